@@ -100,10 +100,12 @@ pub fn overview(
 fn overview_head(replica: &ReplicaStatus, query: &Query, survey: &Survey) -> String {
     let counts = survey.counts;
     let title = match counts.trouble {
+        0 if replica.is_in_trouble() => "replica in trouble – external-endpoints".to_owned(),
         0 => "external-endpoints".to_owned(),
         trouble => format!("{trouble} in trouble – external-endpoints"),
     };
     let heading = match counts.trouble {
+        0 if replica.is_in_trouble() => "This replica is in trouble".to_owned(),
         0 => "No database in trouble".to_owned(),
         trouble => format!("{trouble} of {} databases in trouble", counts.databases),
     };

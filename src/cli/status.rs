@@ -8,8 +8,8 @@ use super::cluster::{NamespaceArgs, Namespaces};
 use super::console::{Console, Reported, print};
 use super::daemon::{DaemonArgs, DaemonReport};
 use super::output::{Format, OutputArgs, print_document, width};
+use crate::status::DaemonStatus;
 use crate::status::table::{self, Detail, Layout};
-use crate::status::{DaemonStatus, ReplicaRole};
 
 #[derive(clap::Args)]
 pub(super) struct Status {
@@ -74,12 +74,7 @@ fn exit_status(report: &DaemonReport) -> ExitCode {
 /// Returns whether a person should look at the daemon or at one of its databases.
 fn is_in_trouble(report: &DaemonReport) -> bool {
     let DaemonStatus { replica, databases } = &report.status;
-    let has_no_leader = replica.role == ReplicaRole::Standby
-        && replica.lease.as_ref().is_some_and(|lease| lease.holder.is_none());
     !report.warnings.is_empty()
-        || has_no_leader
-        || replica.frozen.is_some()
-        || !replica.config.problems.is_empty()
-        || !replica.left_behind.is_empty()
+        || replica.is_in_trouble()
         || databases.iter().any(|database| database.is_in_trouble())
 }

@@ -95,8 +95,11 @@ fn frozen(replica: &ReplicaStatus) -> Markup {
                 strong { "Frozen for " (since(freeze.since, now)) ": " }
                 (freeze.failed) " of " (freeze.published) " published targets fail together, so "
                 "the fault is probably this daemon's own network. Nothing is taken out"
-                @if let Some(end) = freeze.until { ", for " (until(end, now)) " more at the most" }
-                "."
+                @if let Some(end) = freeze.until {
+                    ", for " (until(end, now)) " more at the most; then all that are down leave"
+                }
+                ". Connect to one of them from another machine: if it answers there, mend the "
+                "network of this daemon."
             }
         }
     }
@@ -119,7 +122,7 @@ fn standby(replica: &ReplicaStatus) -> Markup {
                             "kubectl -n " (namespace) " port-forward pod/" (pod(holder)) " 8080"
                         }
                     }
-                    None => "Nobody is known to hold the Lease.",
+                    None => "Nobody is known to hold the Lease, so nothing that changes is written.",
                 }
             }
         }

@@ -65,6 +65,8 @@ fn frame(database: &DatabaseStatus, selected: &[usize], place: Place, now: Time)
                 }
             }
             p class="soft" {
+                code { "external-endpoints explain " (namespace) "/" (service) }
+                " · "
                 code { "kubectl -n " (namespace) " describe service " (service) }
                 @if place == Place::Own { (links(database)) }
             }
@@ -107,9 +109,10 @@ fn condition(database: &DatabaseStatus, now: Time) -> Markup {
             strong { (database.condition.as_deref().unwrap_or("Unknown")) }
             @if let Some(time) = database.since { " for " (since(time, now)) }
             @match &database.published {
-                Some(_) => {
+                Some(published) => {
                     " · " (database.published_targets()) " of " (targets) " published"
                     @if let Some(others) = database.other_published() { ", and also " (others) }
+                    @if published.is_empty() { ", so clients can't connect" }
                 }
                 None => { " · " (targets) " addresses; what is published is unknown or not ours" }
             }
@@ -303,7 +306,7 @@ fn last_check(target: &TargetStatus, now: Time) -> Markup {
             }
             None => "none yet",
         }
-        @if let Some(time) = target.next_check { "; next in " (duration(between(now.0, time.0))) }
+        @if let Some(time) = target.next_check { "; next in " (until(time, now)) }
         @if *failures > 0 { small { (failures) " failed in a row" } }
         @if *passes > 0 && target.health != State::Up { small { (passes) " passed in a row" } }
     }

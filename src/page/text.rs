@@ -4,7 +4,7 @@
 use maud::{Markup, html};
 
 use crate::status::Time;
-pub(super) use crate::status::text::{between, duration, visible, visible_sentence};
+pub(super) use crate::status::text::{between, duration, remaining, visible, visible_sentence};
 
 /// Renders a text of others. It cannot change the direction of what follows it.
 pub(super) fn foreign(text: &str) -> Markup {
@@ -25,7 +25,7 @@ pub(super) fn since(time: Time, now: Time) -> Markup {
 /// Renders how long it is until a time.
 pub(super) fn until(time: Time, now: Time) -> Markup {
     let rest = time.0.duration_since(now.0).unwrap_or_default();
-    html! { time datetime=(time) { (duration(rest)) } }
+    html! { time datetime=(time) { (remaining(rest)) } }
 }
 
 /// Renders a time of the calendar, to the second.

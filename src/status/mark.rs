@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use super::text::address_list;
-use super::{DatabaseStatus, TargetStatus};
+use super::{DatabaseStatus, LeaseStatus, ReplicaRole, ReplicaStatus, TargetStatus};
 use crate::health::State;
 use crate::publish::ConditionKind;
 
@@ -74,6 +74,22 @@ impl TargetStatus {
             State::Up if self.flapping_until.is_some() => TargetMark::Flapping,
             State::Up => TargetMark::Up,
         }
+    }
+}
+
+impl ReplicaStatus {
+    /// Returns whether no replica is known to write.
+    pub(crate) fn has_no_writer(&self) -> bool {
+        let has_holder = |lease: &LeaseStatus| lease.held || lease.holder.is_some();
+        self.role == ReplicaRole::Standby && !self.lease.as_ref().is_some_and(has_holder)
+    }
+
+    /// Returns whether anything about the replica needs a person.
+    pub(crate) fn is_in_trouble(&self) -> bool {
+        self.has_no_writer()
+            || self.frozen.is_some()
+            || !self.config.problems.is_empty()
+            || !self.left_behind.is_empty()
     }
 }
 

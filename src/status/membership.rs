@@ -275,7 +275,7 @@ impl Case<'_> {
 
     fn flapped(&self) -> String {
         let allowed = self.database.policy.max_flips;
-        format!("its state changed more than {allowed} times in 10 minutes")
+        format!("its state changed more than {} in 10 minutes", times(allowed))
     }
 
     fn failback_at(&self) -> Option<Instant> {
@@ -353,7 +353,7 @@ impl Case<'_> {
             (MaintenanceSource::Annotation, None) => format!("you run `{off}`"),
             (MaintenanceSource::Annotation, Some(until)) => {
                 let until = clock::rfc3339_seconds(until);
-                format!("it ends by itself at {until}, or you run `{off}`")
+                format!("its end comes, at {until}, or you run `{off}`")
             }
         };
         let why =

@@ -95,7 +95,13 @@ fn banners(replica: &ReplicaStatus) -> Vec<String> {
     }
     if let (ReplicaRole::Standby, Some(lease)) = (replica.role, &replica.lease) {
         lines.push(match (&lease.trouble, &lease.holder) {
-            (Some(trouble), _) => format!("this replica does not write: {}", visible(trouble)),
+            (Some(trouble), Some(_)) => {
+                format!("this replica could not take over: {}", visible_sentence(trouble))
+            }
+            (Some(trouble), None) => format!(
+                "this replica does not write, and none is known to: {}",
+                visible_sentence(trouble)
+            ),
             (None, Some(holder)) => {
                 format!("this replica does not write; {} does", pod_of(holder))
             }

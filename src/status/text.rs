@@ -62,6 +62,17 @@ pub(crate) fn duration(duration: Duration) -> String {
     }
 }
 
+/// Returns the time that is left in its largest unit, rounded up: it is never shorter.
+pub(crate) fn remaining(left: Duration) -> String {
+    let unit: u64 = match left.as_secs() {
+        0..60 => 1,
+        60..3600 => 60,
+        3600..86_400 => 3600,
+        _ => 86_400,
+    };
+    duration(Duration::from_secs(left.as_millis().div_ceil(u128::from(unit) * 1000) as u64 * unit))
+}
+
 /// Returns addresses as a list, the first of them if there are many.
 pub(crate) fn address_list(addresses: &[String]) -> String {
     let shown: Vec<String> =
@@ -86,6 +97,22 @@ pub(crate) fn between(from: SystemTime, to: SystemTime) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn time_that_is_left_is_never_shown_shorter() {
+        for (millis, text) in [
+            (0, "0 s"),
+            (1, "1 s"),
+            (1000, "1 s"),
+            (59_001, "1 min"),
+            (61_000, "2 min"),
+            (7_199_500, "2 h"),
+            (7_200_000, "2 h"),
+            (86_400_001, "2 d"),
+        ] {
+            assert_eq!(remaining(Duration::from_millis(millis)), text, "{millis} ms");
+        }
+    }
 
     #[test]
     fn each_character_of_a_foreign_text_can_be_seen() {

@@ -127,7 +127,8 @@ async fn a_wrong_port_name_is_found() {
     fixture.namespace.create_service("mysql", &[("sql", 1), ("admin", 2)]).await;
     let daemon = fixture.start().await;
     let cause = &["PortMismatch", "3306", "sql (1/TCP)"];
-    let words = Words { describe: cause, page: cause, status: cause, explain: cause };
+    let explain = &["shall be PUBLISHED", "is not done: PortMismatch", "give each port"];
+    let words = Words { describe: cause, page: cause, status: cause, explain };
     place(&fixture, &daemon, 0).expect("port-name", words).await;
 }
 
@@ -150,7 +151,8 @@ async fn a_missing_right_is_found() {
     let kubeconfig = shared().kubeconfig_for_token(&token);
     let daemon = Daemon::start(&fixture.config(), &kubeconfig, &[]).await;
     let cause = &["Forbidden", "patch", "endpoints"];
-    let words = Words { describe: cause, page: cause, status: cause, explain: cause };
+    let explain = &["is OUT", "is not done: Forbidden", "allow it there with a Role"];
+    let words = Words { describe: cause, page: cause, status: cause, explain };
     place(&fixture, &daemon, 0).expect("missing-right", words).await;
 }
 
@@ -162,9 +164,9 @@ async fn a_freeze_is_found() {
     let cause = "the daemon's own";
     let words = Words {
         describe: &["Frozen", cause],
-        page: &["Frozen", "own"],
+        page: &["Frozen", "mend the network of this daemon"],
         status: &["frozen", cause],
-        explain: &["stay", cause],
+        explain: &["stay", cause, "mend the network of this daemon"],
     };
     let address = fleet.first_ip();
     let place = Place { namespace: &fleet.namespace, daemon: &daemon, address };
@@ -257,7 +259,7 @@ async fn a_standby_in_trouble_is_found() {
     let write = rule_for_names("endpoints", &["mysql"], &["patch"]);
     grant(&fixture.namespace, &json!([read, vec![write]].concat())).await;
     let standby = replicas::replica_at(&fixture, &shared().kubeconfig_for_token(&token)).await;
-    let cause = &["Standby", "leases"];
+    let cause = &["leases", "allow it there with a Role"];
     let words = Words { describe: &["Published"], page: cause, status: cause, explain: cause };
     place(&fixture, &standby, 0).expect("standby-in-trouble", words).await;
 }

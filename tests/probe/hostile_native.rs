@@ -12,14 +12,21 @@ use crate::fixtures::*;
 /// A kind of check of a port, plain or over TLS.
 pub(crate) type Kind<'a> = &'a dyn Fn(u16, Option<Tls>) -> CheckKind;
 
-/// Starts a server that reads once, sends a text and then closes or resets the connection.
-async fn ending(text: Vec<u8>, resets: bool) -> Server {
+/// The end of a connection.
+#[derive(Clone, Copy, PartialEq)]
+enum End {
+    Close,
+    Reset,
+}
+
+/// Starts a server that reads once, sends a text and then ends the connection.
+async fn ending(text: Vec<u8>, end: End) -> Server {
     Server::start(move |mut stream| {
         let text = text.clone();
         async move {
             let _ = stream.read(&mut [0; 4096]).await;
             let _ = stream.write_all(&text).await;
-            if resets {
+            if end == End::Reset {
                 let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
             } else {
                 let _ = stream.shutdown().await;
@@ -88,15 +95,15 @@ pub(crate) async fn judge(words: &Words, good: &[u8], unread: &[u8], kind: Kind<
     }
     let length = good.len() - unread.len();
     for at in 0..length {
-        let plain = ending(good[..at].to_vec(), false).await;
+        let plain = ending(good[..at].to_vec(), End::Close).await;
         let verdict = probe_once(kind(plain.port, None), PATIENT).await;
         let Verdict::Fail(reason) = &verdict else { panic!("close at {at}: {verdict:?}") };
         assert!(reason.ends_with(": connection closed"), "close at {at}: {reason}");
-        let plain = ending(good[..at].to_vec(), true).await;
+        let plain = ending(good[..at].to_vec(), End::Reset).await;
         let verdict = probe_once(kind(plain.port, None), PATIENT).await;
         let Verdict::Fail(reason) = &verdict else { panic!("reset at {at}: {verdict:?}") };
         assert!(reason.contains(": connection "), "reset at {at}: {reason}");
     }
-    let whole = ending(good.to_vec(), false).await;
+    let whole = ending(good.to_vec(), End::Close).await;
     assert_eq!(probe_once(kind(whole.port, None), PATIENT).await, pass());
 }

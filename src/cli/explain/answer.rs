@@ -109,6 +109,9 @@ fn target_lines(
     if is_known && planned == Some(false) && target.published {
         page.line("not done yet", &condition(database, now));
     }
+    if replica.has_no_writer() {
+        page.line("but", "no replica is known to write, so nothing changes: see below");
+    }
     page.line("now", &streak(target, now));
     if let Some(check) = &target.check {
         let seconds = |seconds: f64| Duration::try_from_secs_f64(seconds).unwrap_or_default();
@@ -207,7 +210,9 @@ fn other_rules(replica: &ReplicaStatus, target: &TargetStatus) -> String {
     if target.maintenance.is_none() {
         rules.push("it is not in maintenance");
     }
-    if target.health == State::Up && reason != "down" {
+    // These have to do with its checks, although it is up.
+    let by_checks = ["down", "flapping", "splitBrain", "severalClaim", "otherWriter"];
+    if target.health == State::Up && !by_checks.contains(&reason) {
         rules.push("its checks do not keep it out");
     }
     if target.flapping_until.is_none() {
@@ -273,13 +278,26 @@ fn cluster_lines(page: &mut Page, replica: &ReplicaStatus, database: &DatabaseSt
     if let Some(freeze) = &replica.frozen {
         let until = freeze.until.map(|until| format!(" until {} at the latest", calendar(until)));
         let (failed, published) = (freeze.failed, freeze.published);
-        let until = until.unwrap_or_default();
-        page.line("freeze", &format!("{failed} of {published} published targets fail{until}"));
+        page.line(
+            "freeze",
+            &format!(
+                "{failed} of {published} published targets fail together, so nothing is taken \
+                 out{}; then all that are down leave. Connect to one of them from another \
+                 machine: if it answers there, mend the network of this daemon",
+                until.unwrap_or_default()
+            ),
+        );
     }
     let writer = match (replica.role, &replica.lease) {
         (ReplicaRole::DryRun, _) => Some("this is a dry run, which writes nothing".to_owned()),
         (ReplicaRole::Standby, Some(lease)) => Some(match (&lease.trouble, &lease.holder) {
-            (Some(trouble), _) => format!("this replica does not write: {}", visible(trouble)),
+            (Some(trouble), Some(_)) => {
+                format!("this replica could not take over: {}", visible_sentence(trouble))
+            }
+            (Some(trouble), None) => format!(
+                "this replica does not write, and none is known to: {}",
+                visible_sentence(trouble)
+            ),
             (None, Some(holder)) => {
                 format!("this replica does not write; {} does", visible(holder))
             }
@@ -296,7 +314,10 @@ fn cluster_lines(page: &mut Page, replica: &ReplicaStatus, database: &DatabaseSt
 }
 
 fn holdings(database: &DatabaseStatus, holds: &[String], now: Time) -> String {
-    let holds = address_list(holds);
+    let holds = match holds {
+        [] => "no address, so clients of the Service can't connect".to_owned(),
+        holds => address_list(holds),
+    };
     match &database.last_write {
         Some(write) => format!(
             "{holds} (this daemon wrote {} {} ago, as resourceVersion {})",

@@ -192,11 +192,32 @@ fn what_concerns_the_whole_daemon_is_said_too() {
         &[
             "policy            tier 1 serves",
             "the plan is       no address",
-            "3 of 4 published targets fail until 2026-11-28T04:30:00Z at the latest",
+            "3 of 4 published targets fail together, so nothing is taken out until \
+             2026-11-28T04:30:00Z at the latest; then all that are down leave",
             "this replica does not write; b_2 does",
             "the last good one is in force: line 3: no such key",
         ],
     );
+}
+
+#[test]
+fn a_replica_that_nobody_relieves_is_said_beside_each_target() {
+    let mut status = status(database(json!({"condition": "Standby"})));
+    status["role"] = json!("standby");
+    let lease = |holder: Value| {
+        json!({
+            "name": "ops/x", "identity": "a_1", "held": false, "holder": holder,
+            "trouble": "may not get leases",
+        })
+    };
+    status["lease"] = lease(json!(null));
+    let text = answer(&status, Some("2001:db8::21"), None).expect("an answer");
+    let but = "but               no replica is known to write";
+    assert_has(&text, &[but, "and none is known to: may not get leases"]);
+    status["lease"] = lease(json!("b_2"));
+    let text = answer(&status, Some("2001:db8::21"), None).expect("an answer");
+    assert_has(&text, &["could not take over: may not get leases"]);
+    assert!(!text.contains(but), "{text}");
 }
 
 #[test]

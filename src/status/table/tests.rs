@@ -204,5 +204,8 @@ fn banners_say_what_holds_for_the_whole_replica() {
     let lease = status.replica.lease.as_mut().expect("a lease");
     (lease.holder, lease.trouble) = (None, Some("may not get leases".into()));
     let text = render(&status, Replicas::default(), Layout::default());
-    assert!(text.contains("this replica does not write: may not get leases"), "{text}");
+    assert!(
+        text.contains("this replica does not write, and none is known to: may not get leases"),
+        "{text}"
+    );
 }
