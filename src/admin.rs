@@ -158,7 +158,7 @@ async fn status_page(State(state): State<AppState>, encoding: Encoding) -> Respo
     }
 }
 
-/// Returns the JSON of [`status::DaemonStatus`] in parts, one for each database.
+/// Returns the JSON of `DaemonStatus` in parts, one for each database.
 fn status_json(
     snapshot: Arc<Snapshot>,
     state: AppState,

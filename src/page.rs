@@ -1,7 +1,7 @@
 //! The status page for people: HTML that is made on the server, without script, image or font.
 //!
 //! A page shows text that hostile databases wrote. maud escapes it, the Content-Security-Policy
-//! allows nothing but the one style, and [`text`] keeps it short and in its place. Trouble comes
+//! allows nothing but the one style, and `text` keeps it short and in its place. Trouble comes
 //! first. A page is made a row at a time, so its memory does not grow with the number of rows.
 
 use crate::status::table::{self, Replicas};

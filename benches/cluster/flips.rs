@@ -43,7 +43,8 @@ pub(crate) async fn measure(fixture: &Fixture, scale: Scale) -> Vec<Row> {
     let [mut flips, mut floor] = turn(&targets, both, &victims, Health::Down).await;
     fixture::all_have(&namespace, services, 2).await;
     let [more, floor_more] = turn(&targets, both, &victims, Health::Up).await;
-    (flips.extend(more), floor.extend(floor_more));
+    flips.extend(more);
+    floor.extend(floor_more);
     fixture::all_have(&namespace, services, 3).await;
 
     let whole = Times::of(flips.iter().map(|flip| flip.whole));

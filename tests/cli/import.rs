@@ -100,7 +100,7 @@ fn a_bomb_of_aliases_and_endless_nesting_are_refused() {
     let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
     for i in 1..12 {
         let last = format!("*a{}", i - 1);
-        bomb += &format!("a{i}: &a{i} [{}]\n", vec![last.as_str(); 10].join(", "));
+        bomb += &format!("a{i}: &a{i} [{}]\n", [last.as_str(); 10].join(", "));
     }
     for text in [bomb, "[".repeat(200_000), "- ".repeat(200_000), "---\n".repeat(100_000)] {
         let file = named(".yaml", &text);

@@ -180,6 +180,7 @@ fn the_daemon_says_that_it_takes_no_manifest() {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "the test measures real time")]
 fn thousands_of_documents_are_refused_or_read_soon() {
     let start = std::time::Instant::now();
     let (map, ..) = manifest(GOOD);
