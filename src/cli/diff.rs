@@ -20,6 +20,7 @@ use crate::limits::{DnsLimits, Limits, ReservedUses};
 use crate::publish::ConditionKind;
 use crate::resolve;
 use crate::run::rehearsal::{Rehearsal, rehearse};
+use crate::status::text::visible_sentence;
 use crate::status::{DatabaseStatus, TargetStatus};
 
 #[derive(clap::Args)]
@@ -214,19 +215,14 @@ fn table(differences: &[Difference], format: Format, paint: Paint) -> String {
         }
         for Removed { address, why } in removed {
             let address = paint.text(Tone::Bad, &format!("-{address}"));
-            text += &format!("  {address}  {}\n", printable(why));
+            text += &format!("  {address}  {}\n", visible_sentence(why));
         }
         if let Some(reason) = reason {
-            text += &format!("  {}\n", printable(reason));
+            text += &format!("  {}\n", visible_sentence(reason));
         }
     }
     let same = differences.iter().filter(|it| it.verdict == Verdict::Same).count();
     text + &format!("{same} of {} databases are as the cluster has them\n", differences.len())
-}
-
-/// Returns a text of others without characters that could change the terminal.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 #[cfg(test)]

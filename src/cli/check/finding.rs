@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::cli::output::{Paint, Tone};
+use crate::status::text::visible_sentence;
 
 /// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -66,20 +67,15 @@ pub(super) fn table(findings: &[Finding], paint: Paint) -> String {
             Outcome::Warning => paint.text(Tone::Warning, "‼"),
             Outcome::Bad => paint.text(Tone::Bad, "×"),
         };
-        text += &format!("  {sign} {}\n", printable(&finding.text));
+        text += &format!("  {sign} {}\n", visible_sentence(&finding.text));
         if let Some(hint) = &finding.hint {
             let check = finding.check;
-            text += &format!("      {} (checks.md#{check})\n", printable(hint));
+            text += &format!("      {} (checks.md#{check})\n", visible_sentence(hint));
         }
     }
     let count = |outcome| findings.iter().filter(|finding| finding.outcome == outcome).count();
     let (bad, warnings) = (count(Outcome::Bad), count(Outcome::Warning));
     text + &format!("{} checks: {bad} bad, {warnings} warnings\n", findings.len())
-}
-
-/// Returns a text of others on one line, without characters that could change the terminal.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -107,13 +103,13 @@ mod tests {
     fn categories_are_shown_once_with_signs_and_hints() {
         let findings = [
             Finding::good("cluster-version", "Kubernetes 1.36"),
-            Finding::bad("daemon-leader", "nobody\u{1b}[31m leads", "look at the Lease"),
+            Finding::bad("daemon-leader", "nobody\u{1b}[31m leads\u{202e}", "look at the Lease"),
             Finding::warning("daemon-replicas", "1 is ready", "run two"),
         ];
         assert_eq!(
             table(&findings, Paint::Plain),
-            "cluster\n  √ Kubernetes 1.36\ndaemon\n  × nobody [31m leads\n      look at the Lease \
-             (checks.md#daemon-leader)\n  ‼ 1 is ready\n      run two \
+            "cluster\n  √ Kubernetes 1.36\ndaemon\n  × nobody\\u{1b}[31m leads\\u{202e}\n      \
+             look at the Lease (checks.md#daemon-leader)\n  ‼ 1 is ready\n      run two \
              (checks.md#daemon-replicas)\n3 checks: 1 bad, 1 warnings\n"
         );
     }

@@ -57,6 +57,10 @@ fn databases_that_are_the_same_are_shown_only_wide() {
 }
 
 #[test]
-fn control_characters_do_not_reach_the_terminal() {
-    assert_eq!(printable("a\u{1b}[31mb\r\n"), "a?[31mb??");
+fn no_text_of_others_changes_the_terminal() {
+    let mut status = database("NotOurs", None, None);
+    status.reason = Some("a\u{1b}[31mb\r\n\u{202e}".into());
+    let text = table(&[difference(&status, None)], Format::Table, Paint::Plain);
+    assert!(text.contains(r"a\u{1b}[31mb\r\n\u{202e}"), "{text:?}");
+    assert!(!text.contains(['\u{1b}', '\r', '\u{202e}']), "{text:?}");
 }

@@ -11,6 +11,7 @@ use crate::cli::cluster::{NamespaceArgs, Namespaces};
 use crate::cli::console::{Console, Reported, print};
 use crate::cli::daemon::DaemonArgs;
 use crate::cli::output::{Format, OutputArgs, print_document, width};
+use crate::status::text::visible;
 use crate::status::{DaemonStatus, DatabaseStatus, TargetStatus, Time};
 
 #[derive(clap::Args)]
@@ -107,7 +108,7 @@ fn table(items: &[Item]) -> String {
             or_dash(item.source.map(|source| source.to_string())),
             or_dash(item.until.map(|until| crate::clock::rfc3339_seconds(until.0))),
             if item.published { "yes" } else { "no" }.to_owned(),
-            item.reason.clone(),
+            visible(&item.reason),
         ]);
     }
     let lines = table.lines().map(|line| line.trim_end().to_owned() + "\n");
