@@ -106,7 +106,8 @@ impl Check {
         if !self.pre {
             let file = self.file.as_ref().map(|file| file.display().to_string());
             let file = file.unwrap_or_default();
-            findings.push(cluster::daemon_rights(&cluster, spec, account, &file).await);
+            let lease = self.daemon.lease.as_ref();
+            findings.push(cluster::daemon_rights(&cluster, spec, account, lease, &file).await);
         }
         findings.extend(cluster::services(&cluster, spec).await);
         findings

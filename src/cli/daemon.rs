@@ -58,7 +58,7 @@ pub(super) struct DaemonArgs {
     /// The Lease of the daemon, whose holder is the Pod that is asked [default: external-endpoints
     /// in the namespace external-endpoints]
     #[arg(long, value_name = "NAMESPACE/NAME", value_parser = parse_lease)]
-    lease: Option<lease::Name>,
+    pub(super) lease: Option<lease::Name>,
 }
 
 fn parse_url(text: &str) -> Result<Uri, String> {

@@ -46,17 +46,19 @@ pub(super) async fn version(cluster: &Cluster) -> Result<Finding, Finding> {
     })
 }
 
-/// Returns whether the daemon's ServiceAccount has all rights that the config needs.
+/// Returns whether the daemon's ServiceAccount has all rights that the config and the Lease need.
 pub(super) async fn daemon_rights(
     cluster: &Cluster,
     spec: &Spec,
     account: &ServiceAccountName,
+    chosen_lease: Option<&lease::Name>,
     file: &str,
 ) -> Finding {
     const CHECK: &str = "rights-daemon";
     let name = lease::DEFAULT_NAME.to_owned();
-    let lease = lease::Name { namespace: account.namespace.clone(), name };
-    let rights = review::rights(&rules::derive(spec, Some(&lease)));
+    let default_lease = lease::Name { namespace: account.namespace.clone(), name };
+    let lease = chosen_lease.unwrap_or(&default_lease);
+    let rights = review::rights(&rules::derive(spec, Some(lease)));
     let count = rights.len();
     match review::missing(cluster, account, rights).await {
         Ok(missing) if missing.is_empty() => {
@@ -71,9 +73,10 @@ pub(super) async fn daemon_rights(
                 more => format!(", and {more} more"),
             };
             let text = format!("{account} may not {}{more}", named.join(", "));
+            let lease = chosen_lease.map(|lease| format!(" --lease {lease}")).unwrap_or_default();
             let hint = format!(
-                "add them: external-endpoints rbac {file} --service-account {account} | kubectl \
-                 apply -f -"
+                "add them: external-endpoints rbac {file} --service-account {account}{lease} | \
+                 kubectl apply -f -"
             );
             Finding::bad(CHECK, text, hint)
         }
