@@ -447,11 +447,12 @@ impl EventWriter {
     /// Logs why the Events of a former leader are not known. Tries again only if the API is away,
     /// or has just started.
     fn on_list_error(&mut self, namespace: &str, error: &ApiError) -> Duration {
-        self.audit.on_list_failed(namespace, clock::now());
+        let now = clock::now();
         if is_outage(error) {
+            self.audit.on_list_failed(namespace, now);
             return self.next_backoff(error);
         }
-        if error.kind == ErrorKind::Forbidden && !self.audit.is_refused(namespace) {
+        if error.kind == ErrorKind::Forbidden && self.audit.on_list_forbidden(namespace, now) {
             return CALL_INTERVAL;
         }
         self.audit.on_listed(namespace);

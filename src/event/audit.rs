@@ -30,6 +30,8 @@ pub(super) struct Audit {
 #[derive(Debug)]
 struct FailedList {
     attempts: u32,
+    /// The number of those that were forbidden.
+    refusals: u32,
     /// The time from which on another is tried.
     retry_at: Instant,
 }
@@ -38,7 +40,7 @@ struct FailedList {
 const MIN_RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// The longest delay after a list that failed.
-const MAX_RETRY_DELAY: Duration = Duration::from_secs(60);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(15);
 
 /// The number of lists of a namespace that may be forbidden before no more are tried. An API server
 /// that has just started forbids everything for a moment.
@@ -67,18 +69,25 @@ impl Audit {
         self.unlisted.remove(namespace);
     }
 
-    /// Records a list that failed. Another is tried later.
+    /// Records a list that had no answer. Another is tried later.
     pub(super) fn on_list_failed(&mut self, namespace: &str, now: Instant) {
-        let first = FailedList { attempts: 0, retry_at: now };
-        let failed = self.failed.entry(namespace.to_owned()).or_insert(first);
-        let delay = MIN_RETRY_DELAY * 2_u32.pow(failed.attempts.min(10));
-        failed.attempts += 1;
-        failed.retry_at = now + delay.min(MAX_RETRY_DELAY);
+        self.postpone(namespace, now);
     }
 
-    /// Returns whether lists of a namespace have failed so often that a refusal lasts.
-    pub(super) fn is_refused(&self, namespace: &str) -> bool {
-        self.failed.get(namespace).is_some_and(|failed| failed.attempts >= MAX_REFUSALS)
+    /// Records a list that was forbidden. Returns whether another is tried later.
+    pub(super) fn on_list_forbidden(&mut self, namespace: &str, now: Instant) -> bool {
+        let failed = self.postpone(namespace, now);
+        failed.refusals += 1;
+        failed.refusals < MAX_REFUSALS
+    }
+
+    fn postpone(&mut self, namespace: &str, now: Instant) -> &mut FailedList {
+        let first = FailedList { attempts: 0, refusals: 0, retry_at: now };
+        let failed = self.failed.entry(namespace.to_owned()).or_insert(first);
+        let delay = MIN_RETRY_DELAY * 2_u32.pow(failed.attempts.min(10));
+        failed.attempts = failed.attempts.saturating_add(1);
+        failed.retry_at = now + delay.min(MAX_RETRY_DELAY);
+        failed
     }
 
     /// Records an Event of a former leader.
@@ -167,14 +176,12 @@ mod tests {
         audit.on_listed("b");
         assert_eq!(audit.next_namespace(now), None);
         assert_eq!(audit.next_namespace(now + MIN_RETRY_DELAY), Some("a"));
-        for _ in 1..MAX_REFUSALS {
-            assert!(!audit.is_refused("a"));
-            audit.on_list_failed("a", now);
-        }
-        assert!(audit.is_refused("a") && !audit.is_refused("b"));
+        // An outage says nothing about rights.
         for _ in 0..100 {
             audit.on_list_failed("a", now);
         }
+        let tries_again = (0..MAX_REFUSALS).map(|_| audit.on_list_forbidden("a", now));
+        assert_eq!(tries_again.filter(|again| *again).count(), 5);
         assert!(!audit.has_to_list("a", now + MAX_RETRY_DELAY / 2));
         assert!(audit.has_to_list("a", now + MAX_RETRY_DELAY));
     }
