@@ -2,10 +2,11 @@
 //!
 //! A page shows text that hostile databases wrote. maud escapes it, the Content-Security-Policy
 //! allows nothing but the one style, and `text` keeps it short and in its place. Trouble comes
-//! first. A page is made a row at a time, so its memory does not grow with the number of rows.
+//! first. A page is made a row at a time, so its memory does not grow with the number of rows. The
+//! table in plain text is made as a whole, and has little but its text in memory.
 
-use crate::status::table::{self, Replicas};
-use crate::status::{DaemonStatus, DatabaseStatus, ReplicaStatus, Time};
+use crate::status::table::{Layout, Replicas, StatusTable};
+use crate::status::{DatabaseStatus, ReplicaStatus, Time};
 pub use layout::CONTENT_SECURITY_POLICY;
 use layout::Counts;
 pub use query::Query;
@@ -122,13 +123,13 @@ fn overview_head(replica: &ReplicaStatus, query: &Query, survey: &Survey) -> Str
 
 /// Returns the same page as plain text: the table of the command `status`.
 pub fn plain_overview(
-    replica: ReplicaStatus,
+    replica: &ReplicaStatus,
     survey: Survey,
     status: impl Fn(usize) -> DatabaseStatus,
 ) -> String {
-    let databases = survey.shown.into_iter().map(|(_, index)| status(index)).collect();
-    let status = DaemonStatus { replica, databases };
-    table::render(&status, Replicas::default(), table::Layout::default())
+    let mut table = StatusTable::new(replica.now, Layout::default());
+    survey.shown.into_iter().for_each(|(_, index)| table.add(&status(index)));
+    table.finish(replica, Replicas::default())
 }
 
 /// Returns the page of one database as plain text.

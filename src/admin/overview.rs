@@ -38,7 +38,7 @@ pub(super) async fn page(
             as_html(chunked(page::CONTENT_TYPE, encoding, parts), interval)
         }
         MediaType::Text => {
-            let page = move || page::plain_overview(replica, survey, database);
+            let page = move || page::plain_overview(&replica, survey, database);
             as_text(chunked(page::PLAIN_CONTENT_TYPE, encoding, std::iter::once_with(page)))
         }
     }

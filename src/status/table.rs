@@ -1,6 +1,10 @@
 //! The status as a table for people: a row for each database, those in trouble first.
 
+use std::collections::BTreeMap;
+use std::fmt;
+
 use comfy_table::{ContentArrangement, Table};
+use unicode_width::UnicodeWidthStr as _;
 
 use super::text::{address_list, between, calendar, duration, visible, visible_sentence};
 use super::{
@@ -41,15 +45,65 @@ pub(crate) struct Replicas {
 /// Returns the status as text.
 pub(crate) fn render(status: &DaemonStatus, replicas: Replicas, layout: Layout) -> String {
     let DaemonStatus { replica, databases } = status;
-    let mut lines = vec![replica_line(replica, replicas)];
-    lines.extend(banners(replica));
-    lines.push(counts(databases));
-    let mut text = wrap(&lines.join("\n"), layout.width);
-    if !databases.is_empty() {
-        text += "\n";
-        text += &table(databases, replica.now, layout);
+    let mut table = StatusTable::new(replica.now, layout);
+    databases.iter().for_each(|database| table.add(database));
+    table.finish(replica, replicas)
+}
+
+/// A table in the making. It takes little memory beside the statuses, which need not exist all at
+/// once.
+#[derive(Debug)]
+pub(crate) struct StatusTable {
+    now: Time,
+    layout: Layout,
+    counts: Counts,
+    /// The cells of each row: of those in trouble, and of the others.
+    trouble: Vec<Vec<String>>,
+    fine: Vec<Vec<String>>,
+}
+
+/// The numbers of all databases.
+#[derive(Debug, Default)]
+struct Counts {
+    databases: usize,
+    trouble: usize,
+    targets: usize,
+    published: usize,
+    marks: BTreeMap<TargetMark, usize>,
+}
+
+impl StatusTable {
+    pub(crate) fn new(now: Time, layout: Layout) -> Self {
+        let (counts, trouble, fine) = (Counts::default(), Vec::new(), Vec::new());
+        Self { now, layout, counts, trouble, fine }
     }
-    text
+
+    /// Adds the next database.
+    pub(crate) fn add(&mut self, database: &DatabaseStatus) {
+        self.counts.add(database);
+        let row = row(database, self.now, self.layout.detail);
+        match database.is_in_trouble() {
+            true => self.trouble.push(row),
+            false => self.fine.push(row),
+        }
+    }
+
+    /// Returns the text, with the lines on the replica.
+    pub(crate) fn finish(self, replica: &ReplicaStatus, replicas: Replicas) -> String {
+        let mut lines = vec![replica_line(replica, replicas)];
+        lines.extend(banners(replica));
+        lines.push(self.counts.to_string());
+        let mut text = wrap(&lines.join("\n"), self.layout.width);
+        if self.counts.databases > 0 {
+            text += "\n";
+            let rows = self.trouble.into_iter().chain(self.fine).collect();
+            text += &match self.layout.width {
+                Some(width) => fitted(self.layout.detail, rows, width),
+                None => aligned(self.layout.detail, rows),
+            };
+        }
+        text
+    }
 }
 
 fn replica_line(replica: &ReplicaStatus, Replicas { ready, held_since }: Replicas) -> String {
@@ -121,68 +175,106 @@ fn banners(replica: &ReplicaStatus) -> Vec<String> {
     lines
 }
 
-/// Returns a line with the counts of all databases.
-fn counts(databases: &[DatabaseStatus]) -> String {
-    let plural = |count: usize, one: &str, more: &str| match count {
-        1 => format!("1 {one}"),
-        count => format!("{count} {more}"),
-    };
-    let targets = || databases.iter().flat_map(|database| &database.targets);
-    let marked = |mark| targets().filter(|target| target.mark() == mark).count();
-    let trouble = databases.iter().filter(|database| database.is_in_trouble()).count();
-    let mut addresses =
-        vec![format!("{} published", targets().filter(|target| target.published).count())];
-    for (mark, words) in [
-        (TargetMark::Down, "down"),
-        (TargetMark::Flapping, "flapping"),
-        (TargetMark::Maintenance, "in maintenance"),
-        (TargetMark::Unknown, "unknown"),
-    ] {
-        let count = marked(mark);
-        if count > 0 {
-            addresses.push(format!("{count} {words}"));
+impl Counts {
+    fn add(&mut self, database: &DatabaseStatus) {
+        self.databases += 1;
+        self.trouble += usize::from(database.is_in_trouble());
+        self.targets += database.targets.len();
+        self.published += database.published_targets();
+        for target in &database.targets {
+            *self.marks.entry(target.mark()).or_default() += 1;
         }
     }
-    format!(
-        "{}, {trouble} in trouble; {}: {}",
-        plural(databases.len(), "database", "databases"),
-        plural(targets().count(), "address", "addresses"),
-        addresses.join(", ")
-    )
 }
 
-fn table(databases: &[DatabaseStatus], now: Time, layout: Layout) -> String {
-    let is_wide = layout.detail == Detail::Wide;
+/// Writes a line.
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { databases, trouble, targets, published, marks } = self;
+        let plural = |count: usize, one: &str, more: &str| match count {
+            1 => format!("1 {one}"),
+            count => format!("{count} {more}"),
+        };
+        let databases = plural(*databases, "database", "databases");
+        let targets = plural(*targets, "address", "addresses");
+        write!(f, "{databases}, {trouble} in trouble; {targets}: {published} published")?;
+        for (mark, words) in [
+            (TargetMark::Down, "down"),
+            (TargetMark::Flapping, "flapping"),
+            (TargetMark::Maintenance, "in maintenance"),
+            (TargetMark::Unknown, "unknown"),
+        ] {
+            if let Some(count) = marks.get(&mark) {
+                write!(f, ", {count} {words}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn header(detail: Detail) -> Vec<&'static str> {
+    let mut header = vec!["NAMESPACE", "SERVICE", "CONDITION", "PUBLISHED"];
+    header.extend(["SINCE", "ADDRESSES"].iter().filter(|_| detail == Detail::Wide));
+    header.push("OUT");
+    header
+}
+
+/// Returns the cells of a database.
+fn row(database: &DatabaseStatus, now: Time, detail: Detail) -> Vec<String> {
+    let mut row = vec![
+        visible(&database.namespace),
+        visible(&database.service),
+        database.condition.as_deref().map_or_else(|| "-".to_owned(), visible),
+        published(database),
+    ];
+    if detail == Detail::Wide {
+        let since = database.since.map(|since| duration(between(since.0, now.0)));
+        row.push(since.unwrap_or_else(|| "-".to_owned()));
+        let published = database.published.as_ref().map(|ips| address_list(ips));
+        row.push(published.unwrap_or_else(|| "-".to_owned()));
+    }
+    row.push(out(database, now));
+    row
+}
+
+/// Returns a table that fits a terminal.
+fn fitted(detail: Detail, rows: Vec<Vec<String>>, width: u16) -> String {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
-    if let Some(width) = layout.width {
-        table.set_content_arrangement(ContentArrangement::Dynamic);
-        table.set_width(width);
-    }
-    let mut header = vec!["NAMESPACE", "SERVICE", "CONDITION", "PUBLISHED"];
-    header.extend(["SINCE", "ADDRESSES"].iter().filter(|_| is_wide));
-    header.push("OUT");
-    table.set_header(header);
-    let mut rows: Vec<&DatabaseStatus> = databases.iter().collect();
-    rows.sort_by_key(|database| !database.is_in_trouble());
-    for database in rows {
-        let mut row = vec![
-            visible(&database.namespace),
-            visible(&database.service),
-            database.condition.as_deref().map_or_else(|| "-".to_owned(), visible),
-            published(database),
-        ];
-        if is_wide {
-            let since = database.since.map(|since| duration(between(since.0, now.0)));
-            row.push(since.unwrap_or_else(|| "-".to_owned()));
-            let published = database.published.as_ref().map(|ips| address_list(ips));
-            row.push(published.unwrap_or_else(|| "-".to_owned()));
-        }
-        row.push(out(database, now));
-        table.add_row(row);
-    }
+    table.set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_width(width);
+    table.set_header(header(detail));
+    table.add_rows(rows);
     let lines = table.to_string();
     lines.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+/// Returns a table of any width. Nothing is padded to the width of the last column: one long text
+/// would else make ten thousand short rows as long.
+fn aligned(detail: Detail, rows: Vec<Vec<String>>) -> String {
+    let header: Vec<String> = header(detail).into_iter().map(str::to_owned).collect();
+    let columns = header.len() - 1;
+    let mut widths = vec![0; columns];
+    for row in std::iter::once(&header).chain(&rows) {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.width().max(*width);
+        }
+    }
+    let indent = widths.iter().map(|width| " ".repeat(width + 2)).collect::<String>();
+    let mut text = String::new();
+    for row in std::iter::once(header).chain(rows) {
+        let mut line = String::from(" ");
+        for (width, cell) in widths.iter().zip(&row) {
+            line += cell;
+            line.extend(std::iter::repeat_n(' ', width + 2 - cell.width()));
+        }
+        for (number, part) in row[columns].split('\n').enumerate() {
+            let line = if number == 0 { &line } else { &format!(" {indent}") };
+            text += format!("{line}{part}").trim_end();
+            text.push('\n');
+        }
+    }
+    text
 }
 
 /// Returns how many of the targets are published.

@@ -81,6 +81,19 @@ fn the_table_shows_trouble_first() {
 }
 
 #[test]
+fn a_table_without_a_limit_looks_like_one_that_fits() {
+    let mut status = status();
+    let policy = vec!["größe 中文 ".repeat(50), "tier 1 serves".to_owned()];
+    let long = DatabaseStatus { policy, ..status.databases[0].clone() };
+    status.databases.push(long);
+    status.databases[0].targets = vec![down(), down()];
+    for detail in [Detail::Brief, Detail::Wide] {
+        let of = |width| render(&status, Replicas::default(), Layout { width, detail });
+        assert_eq!(of(None), of(Some(u16::MAX)));
+    }
+}
+
+#[test]
 fn no_line_is_wider_than_the_terminal() {
     let mut status = status();
     let long = "größe 中文 ".repeat(60);
