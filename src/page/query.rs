@@ -15,7 +15,8 @@ pub enum Filter {
     /// All of them.
     #[default]
     All,
-    /// Databases in trouble, without the targets that are up and published.
+    /// Databases in trouble, without the targets that are up and published, unless their checks
+    /// say nothing.
     Trouble,
     /// Targets that are down.
     Down,
@@ -41,7 +42,11 @@ impl Filter {
     fn shows(self, target: &TargetStatus) -> bool {
         match self {
             Filter::All => true,
-            Filter::Trouble => target.mark() != TargetMark::Up || !target.published,
+            Filter::Trouble => {
+                target.mark() != TargetMark::Up
+                    || !target.published
+                    || target.inconclusive_since.is_some()
+            }
             Filter::Down => target.mark() == TargetMark::Down,
             Filter::Maintenance => target.mark() == TargetMark::Maintenance,
         }

@@ -276,7 +276,9 @@ fn why(target: &TargetStatus, now: Time) -> Markup {
 fn membership(target: &TargetStatus) -> Markup {
     let membership = target.membership.as_ref();
     let planned = membership.and_then(|membership| membership.planned);
-    let is_plain = target.mark() == TargetMark::Up && target.failures == 0;
+    let is_plain = target.mark() == TargetMark::Up
+        && target.failures == 0
+        && target.inconclusive_since.is_none();
     html! {
         @match (target.published, planned) {
             (true, Some(false)) => "yes, to be taken out",

@@ -145,6 +145,23 @@ fn the_time_of_the_health_is_not_that_of_a_maintenance() {
 }
 
 #[test]
+fn checks_that_say_nothing_are_trouble_with_a_reason() {
+    let reason = "exec: no such program";
+    let why = format!("it was up, and its checks say nothing since: {reason}");
+    let membership =
+        json!({"planned": true, "reason": "healthy", "why": why, "until": "3 checks fail"});
+    let inconclusive = TargetStatus {
+        reason: Some(reason.into()),
+        inconclusive_since: Some(replica().now),
+        membership: serde_json::from_value(membership).expect("a membership"),
+        ..target("up")
+    };
+    let page = overview_of("show=trouble", replica(), &[database("mysql", vec![inconclusive])]);
+    assert!(page.contains("inconclusive for over a minute"), "{page}");
+    assert_eq!(page.matches(reason).count(), 1, "{page}");
+}
+
+#[test]
 fn what_is_published_beside_the_targets_is_shown() {
     let mut database = database("mysql", vec![target("up")]);
     for text in both_of(&database) {
