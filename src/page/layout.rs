@@ -122,7 +122,7 @@ fn standby(replica: &ReplicaStatus) -> Markup {
                             "kubectl -n " (namespace) " port-forward pod/" (pod(holder)) " 8080"
                         }
                     }
-                    None => "Nobody is known to hold the Lease, so nothing that changes is written.",
+                    None => "Nobody is known to hold the Lease, so no change is written.",
                 }
             }
         }

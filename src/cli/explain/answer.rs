@@ -95,23 +95,7 @@ fn target_lines(
     let is_known = database.published.is_some();
     let is_out = if is_known { !target.published } else { planned != Some(true) };
     page.headline(&headline(database, target, planned, now));
-    let is_missing = planned == Some(true) && !target.published;
-    if is_missing {
-        page.line("because", &format!("the plan is not done: {}", condition(database, now)));
-    }
-    if let Some(membership) = membership {
-        let label = if is_missing { "planned because" } else { "because" };
-        page.line(label, &visible_sentence(&membership.why));
-        if !is_missing {
-            page.line(membership.until_label(), &visible_sentence(&membership.until));
-        }
-    }
-    if is_known && planned == Some(false) && target.published {
-        page.line("not done yet", &condition(database, now));
-    }
-    if replica.has_no_writer() {
-        page.line("but", "no replica is known to write, so nothing changes: see below");
-    }
+    cause_lines(page, replica, database, target);
     page.line("now", &streak(target, now));
     if let Some(check) = &target.check {
         let seconds = |seconds: f64| Duration::try_from_secs_f64(seconds).unwrap_or_default();
@@ -133,6 +117,35 @@ fn target_lines(
     }
     if !target.last_hour.is_empty() {
         page.line("last hour", &bar(&target.last_hour));
+    }
+}
+
+/// Says why the target is where it is, and what changes that.
+fn cause_lines(
+    page: &mut Page,
+    replica: &ReplicaStatus,
+    database: &DatabaseStatus,
+    target: &TargetStatus,
+) {
+    let now = replica.now;
+    let membership = target.membership.as_ref();
+    let planned = membership.and_then(|membership| membership.planned);
+    let is_missing = planned == Some(true) && !target.published;
+    if is_missing {
+        page.line("because", &format!("the plan is not done: {}", condition(database, now)));
+    }
+    if let Some(membership) = membership {
+        let label = if is_missing { "planned because" } else { "because" };
+        page.line(label, &visible_sentence(&membership.why));
+        if !is_missing {
+            page.line(membership.until_label(), &visible_sentence(&membership.until));
+        }
+    }
+    if planned == Some(false) && target.published {
+        page.line("not done yet", &condition(database, now));
+    }
+    if replica.has_no_writer() {
+        page.line("but", "no replica is known to write, so nothing changes: see below");
     }
 }
 
