@@ -163,7 +163,7 @@ fn process_1_reaps_the_orphans_of_commands() {
     let failed =
         daemon.series("checks_total", "service=\"plain\",address=\"198.18.1.1\",result=\"fail\"");
     assert_eq!(failed.into_iter().sum::<f64>(), 0.0, "{page}");
-    assert_eq!(page.matches("exec: exit status 7").count(), 10, "{page}");
+    assert_eq!(page.matches("\"reason\":\"exec: exit status 7\"").count(), 10, "{page}");
 }
 
 #[test]
