@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::Request;
+use hyper::body::Bytes;
 use hyper_timeout::TimeoutConnector;
 use hyper_util::client::legacy::Client as Http;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -46,6 +48,7 @@ pub(crate) fn client(config: Config, agent: UserAgent) -> kube::Result<Client> {
     connector.set_write_timeout(config.write_timeout);
     connector.set_reset_reader_on_write(config.reset_reader_on_write);
     let http: Http<_, DeadlineBody> = Http::builder(TokioExecutor::new()).build(connector);
+    let max_size = agent.max_answer_size();
     let service = ServiceBuilder::new()
         .layer(AndThenLayer::new(retry_seconds_in_body))
         .layer(config.base_uri_layer())
@@ -57,10 +60,24 @@ pub(crate) fn client(config: Config, agent: UserAgent) -> kube::Result<Client> {
             // Runs in the task that makes the call, which has the deadline.
             async move {
                 let basis = Deadline::current();
-                http.request(request.map(|body| DeadlineBody::new(body, basis))).await
+                let answer = http.request(request.map(|body| DeadlineBody::new(body, basis))).await;
+                answer.map(|answer| answer.map(|body| bounded(body, max_size)))
             }
         }));
     Ok(Client::new(service, config.default_namespace))
+}
+
+/// Returns the body of an answer, which fails once it is larger than `max_size` bytes.
+fn bounded<B>(body: B, max_size: usize) -> impl hyper::body::Body<Data = Bytes, Error = BoxError>
+where
+    B: hyper::body::Body<Data = Bytes, Error: Into<BoxError>>,
+{
+    Limited::new(body, max_size).map_err(move |error| match error.is::<LengthLimitError>() {
+        true => {
+            format!("the answer is larger than {} MiB; is this the API?", max_size >> 20).into()
+        }
+        false => error,
+    })
 }
 
 #[cfg(test)]
@@ -69,6 +86,15 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::join;
     use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn an_answer_without_end_fails_at_its_limit() {
+        let body = || http_body_util::Full::new(Bytes::from(vec![b'x'; 2 << 20]));
+        let whole = bounded(body(), 2 << 20).collect().await.expect("a body").to_bytes();
+        assert_eq!(whole.len(), 2 << 20);
+        let error = bounded(body(), 1 << 20).collect().await.expect_err("too large");
+        assert_eq!(error.to_string(), "the answer is larger than 1 MiB; is this the API?");
+    }
 
     /// Makes a call with a deadline. Returns its outcome, and all that its server received.
     async fn call(deadline: Deadline) -> (Result<String, String>, String) {

@@ -50,6 +50,7 @@ pub use kinds::{CHECK_KINDS, CheckKind};
 pub use language::bytes::ExpectedContent;
 pub use language::scalars::{Protocol, PublishMode};
 pub use language::value::ValueSource;
+pub(crate) use load::is_inherited;
 pub use load::{LoadedConfig, ReadError, load, parse, parse_bytes, read_file};
 pub use manifest::{Choice, FoundConfig, parse_all};
 pub use names::{validate_namespace, validate_object, validate_service};

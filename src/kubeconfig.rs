@@ -1,16 +1,20 @@
 //! The client of the Kubernetes API and the daemon's own namespace: from the Pod's ServiceAccount,
 //! else from the kubeconfig.
 
-use std::error::Error;
 use std::fmt;
-use std::io::ErrorKind;
 use std::path::PathBuf;
+use std::thread;
 use std::time::Duration;
 
 use kube::Client;
-use kube::config::{Config, InferConfigError, KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::config::{Config, KubeConfigOptions, Kubeconfig};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
 use crate::api::{self, UserAgent};
+use file::FileError;
+
+mod file;
 
 /// The namespace where neither the Pod nor the kubeconfig names one.
 pub(crate) const DEFAULT_NAMESPACE: &str = "default";
@@ -56,44 +60,51 @@ impl ClusterChoice {
     /// Makes a client of the API of this cluster, for a command. It does not connect yet.
     pub(crate) async fn client(self) -> Result<Client, ClientError> {
         let config = match self {
-            Self { file: None, context: None } => {
-                Config::infer().await.map_err(|error| infer_error(&error))?
-            }
+            Self { file: None, context: None } => infer().await?,
             chosen => chosen.config().await.map_err(ClientError::Unusable)?,
         };
         client_of(config, UserAgent::cli()).await
     }
 
     async fn config(self) -> Result<Config, String> {
-        let kubeconfig = match &self.file {
-            Some(file) => Kubeconfig::read_from(file),
-            None => Kubeconfig::read(),
-        };
-        let kubeconfig = kubeconfig.map_err(|error| match (error, self.file) {
-            (KubeconfigError::ReadConfig(error, path), _) => {
-                format!("the kubeconfig {}: {error}", path.display())
-            }
-            (error, Some(file)) => format!("the kubeconfig {}: {error}", file.display()),
-            (error, None) => format!("the kubeconfig: {error}"),
-        })?;
+        let kubeconfig = file::read(self.file.as_deref()).map_err(|error| error.to_string())?;
         let known: Vec<&str> =
             kubeconfig.contexts.iter().map(|context| context.name.as_str()).collect();
         if let Some(context) = self.context.as_deref().filter(|name| !known.contains(name)) {
             let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
             return Err(format!("the kubeconfig has no context {context}; it has: {known}"));
         }
-        let options = KubeConfigOptions { context: self.context, ..KubeConfigOptions::default() };
-        Config::from_custom_kubeconfig(kubeconfig, &options)
-            .await
-            .map_err(|error| format!("the kubeconfig is invalid: {error}"))
+        config_of(kubeconfig, self.context).await
     }
+}
+
+async fn config_of(kubeconfig: Kubeconfig, context: Option<String>) -> Result<Config, String> {
+    file::check_named_files(&kubeconfig, context.as_deref())?;
+    let options = KubeConfigOptions { context, ..KubeConfigOptions::default() };
+    Config::from_custom_kubeconfig(kubeconfig, &options)
+        .await
+        .map_err(|error| format!("the kubeconfig is invalid: {error}"))
 }
 
 /// Makes a client of the API. It does not connect yet.
 ///
 /// The `agent` names the caller to the API server.
 pub(crate) async fn client(agent: UserAgent) -> Result<Client, ClientError> {
-    client_of(Config::infer().await.map_err(|error| infer_error(&error))?, agent).await
+    client_of(infer().await?, agent).await
+}
+
+/// Returns what the kubeconfig says, else the Pod's ServiceAccount, as [`Config::infer`] does.
+async fn infer() -> Result<Config, ClientError> {
+    let of_file = match file::read(None) {
+        Ok(kubeconfig) => config_of(kubeconfig, None).await.map_err(ClientError::Unusable),
+        Err(FileError::NotFound(_)) if std::env::var_os("KUBECONFIG").is_none() => {
+            Err(ClientError::NotConfigured)
+        }
+        Err(error) => Err(ClientError::Unusable(error.to_string())),
+    };
+    let mut config = of_file.or_else(|error| Config::incluster().map_err(|_| error))?;
+    config.apply_debug_overrides();
+    Ok(config)
 }
 
 async fn client_of(mut config: Config, agent: UserAgent) -> Result<Client, ClientError> {
@@ -102,33 +113,43 @@ async fn client_of(mut config: Config, agent: UserAgent) -> Result<Client, Clien
     config.reset_reader_on_write = true;
     // Callers decide when to try again, because by then they may have something newer to write.
     config.default_retry = false;
+    let command = config.auth_info.exec.as_ref().and_then(|exec| exec.command.clone());
     // This blocks while a command of the kubeconfig gets the credentials.
-    let client = tokio::task::spawn_blocking(move || api::client(config, agent));
+    let client = in_thread(move || api::client(config, agent));
     match tokio::time::timeout(CREDENTIALS_TIMEOUT, client).await {
-        Ok(Ok(Ok(client))) => Ok(client),
-        Ok(Ok(Err(error))) => Err(ClientError::Unusable(api::error_message(&error))),
-        Ok(Err(panic)) => Err(ClientError::Unusable(panic.to_string())),
-        Err(_) => {
-            let timeout = humantime::format_duration(CREDENTIALS_TIMEOUT);
-            let error = format!("the kubeconfig gave no credentials in {timeout}");
-            Err(ClientError::Unusable(error))
-        }
+        Ok(Some(Ok(client))) => Ok(client),
+        Ok(Some(Err(error))) => Err(ClientError::Unusable(api::error_message(&error))),
+        Ok(None) => Err(ClientError::Unusable(format!(
+            "the output of {} can't be used; correct it in the kubeconfig",
+            credentials_source(command.as_deref())
+        ))),
+        Err(_) => Err(ClientError::Unusable(late_credentials(command.as_deref()))),
     }
 }
 
-fn infer_error(error: &InferConfigError) -> ClientError {
-    match error.source().and_then(|source| source.downcast_ref()) {
-        Some(KubeconfigError::ReadConfig(io, path)) if io.kind() == ErrorKind::NotFound => {
-            match std::env::var_os("KUBECONFIG") {
-                Some(_) => {
-                    ClientError::Unusable(format!("there is no kubeconfig {}", path.display()))
-                }
-                None => ClientError::NotConfigured,
-            }
-        }
-        Some(error) => ClientError::Unusable(format!("the kubeconfig is invalid: {error}")),
-        None => ClientError::Unusable(error.to_string()),
-    }
+/// Runs work that may block for ever, in a thread that the end of the program does not wait for.
+/// Returns nothing if the work panicked or no thread could be started.
+async fn in_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (sender, receiver) = oneshot::channel();
+    let runtime = Handle::current();
+    let run = move || {
+        let _entered = runtime.enter();
+        // The receiver is gone if the time is over.
+        let _ = sender.send(work());
+    };
+    thread::Builder::new().name("credentials".to_owned()).spawn(run).ok()?;
+    receiver.await.ok()
+}
+
+fn late_credentials(command: Option<&str>) -> String {
+    let timeout = humantime::format_duration(CREDENTIALS_TIMEOUT);
+    let source = credentials_source(command);
+    format!("{source} gave no credentials in {timeout}; run it by hand to find out why")
+}
+
+fn credentials_source(command: Option<&str>) -> String {
+    let named = command.map(|command| format!(" {command:?}")).unwrap_or_default();
+    format!("the command{named} that the kubeconfig has for credentials")
 }
 
 /// Returns the namespace of the Pod, else of the kubeconfig's context, else `default`.
@@ -139,7 +160,7 @@ pub(crate) fn own_namespace() -> Result<String, String> {
     if let Some(name) = pod_namespace() {
         return Ok(name);
     }
-    match Kubeconfig::read() {
+    match file::read(None) {
         Ok(config) => Ok(context_namespace(config).unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned())),
         Err(error) if std::env::var_os("KUBECONFIG").is_some() => Err(error.to_string()),
         Err(_) => Ok(DEFAULT_NAMESPACE.to_owned()),
@@ -155,4 +176,28 @@ fn context_namespace(config: Kubeconfig) -> Option<String> {
     let current = config.current_context?;
     let context = config.contexts.into_iter().find(|context| context.name == current)?;
     context.context?.namespace
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_without_end_does_not_hold_up_the_program() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let waited = runtime.expect("a runtime").block_on(async {
+            let endless = in_thread(|| thread::sleep(Duration::from_secs(600)));
+            tokio::time::timeout(Duration::from_millis(50), endless).await
+        });
+        assert!(waited.is_err());
+    }
+
+    #[test]
+    fn late_credentials_name_their_command() {
+        assert_eq!(
+            late_credentials(Some("sleep")),
+            "the command \"sleep\" that the kubeconfig has for credentials gave no credentials in \
+             30s; run it by hand to find out why"
+        );
+    }
 }

@@ -6,6 +6,7 @@
 //! it prints to standard output, which blocks forever or panics when both are the same pipe.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
+use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::panic::PanicHookInfo;
 use std::sync::{Arc, OnceLock};
@@ -55,7 +56,9 @@ pub fn start(format: Format) -> io::Result<()> {
         .log_internal_errors(false);
     // An error means that a log exists already, which stays.
     let _ = match format {
-        Format::Human => builder.with_ansi(io::stderr().is_terminal()).try_init(),
+        Format::Human => builder
+            .with_ansi(io::stderr().is_terminal() && allows_color(|name| std::env::var_os(name)))
+            .try_init(),
         Format::Json => builder.json().flatten_event(true).try_init(),
     };
     std::panic::set_hook(Box::new(log_panic));
@@ -64,6 +67,12 @@ pub fn start(format: Format) -> io::Result<()> {
         .name("log".into())
         .spawn(move || queue.write_to(&mut stderr, log_dropped))?;
     Ok(())
+}
+
+/// Returns whether the environment allows colours on a terminal, by `NO_COLOR` and `TERM`.
+pub(crate) fn allows_color(variable: impl Fn(&str) -> Option<OsString>) -> bool {
+    variable("NO_COLOR").is_none_or(|value| value.is_empty())
+        && variable("TERM").is_none_or(|terminal| terminal != "dumb")
 }
 
 /// Writes text for people to standard error, in order with the lines of the log. Errors are
@@ -127,6 +136,15 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
+
+    #[test]
+    fn no_color_and_a_dumb_terminal_forbid_colors() {
+        let is_allowed = |name: &str, value: &str| {
+            allows_color(|asked| (asked == name).then(|| OsString::from(value)))
+        };
+        assert!(is_allowed("NO_COLOR", "") && is_allowed("TERM", "xterm"));
+        assert!(!is_allowed("NO_COLOR", "1") && !is_allowed("TERM", "dumb"));
+    }
 
     #[test]
     fn libraries_that_a_server_can_make_log_are_filtered_out() {

@@ -7,6 +7,9 @@ use std::sync::{Arc, OnceLock};
 use hyper::Request;
 use hyper::header::{HeaderValue, USER_AGENT};
 
+/// The most bytes of an answer to a command. The lists of large clusters are far smaller.
+const MAX_CLI_ANSWER: usize = 256 << 20;
+
 /// The part that the caller plays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ClientRole {
@@ -54,6 +57,14 @@ impl UserAgent {
     pub(crate) fn follow(&self, current: impl Fn() -> ClientRole + Send + Sync + 'static) {
         // Fails only if the role is followed already.
         let _ = self.current.set(Box::new(current));
+    }
+
+    /// Returns the most bytes of an answer. The watches of the daemon have no end.
+    pub(super) fn max_answer_size(&self) -> usize {
+        match self.initial {
+            ClientRole::Cli => MAX_CLI_ANSWER,
+            ClientRole::Leader | ClientRole::Standby | ClientRole::DryRun => usize::MAX,
+        }
     }
 
     /// Sets the header of a request.

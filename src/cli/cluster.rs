@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::anyhow;
+use k8s_openapi::apimachinery::pkg::version::Info;
 use kube::Client;
 
 use super::args::parse_namespace;
-use crate::api::{ApiError, Call, ErrorKind};
+use crate::api::{ApiError, Call, ErrorKind, error_message};
 use crate::kubeconfig::ClusterChoice;
 
 /// The longest time that the API may take to answer.
@@ -79,6 +80,14 @@ impl Cluster {
     /// Returns the namespace of the context: of the kubeconfig, else of the Pod, else `default`.
     pub(super) fn default_namespace(&self) -> &str {
         self.client.default_namespace()
+    }
+
+    /// Returns the version of the API server, which has to answer in time.
+    pub(super) async fn version(&self) -> Result<Info, String> {
+        match tokio::time::timeout(API_TIMEOUT, self.client.apiserver_version()).await {
+            Ok(version) => version.map_err(|error| error_message(&error)),
+            Err(_) => Err(format!("no answer in {}", humantime::format_duration(API_TIMEOUT))),
+        }
     }
 
     /// Makes a call that has to be answered in time. `call` describes it for errors.

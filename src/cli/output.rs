@@ -1,12 +1,12 @@
 //! The output of a command: its format, its colours, and the width of the terminal.
 
-use std::ffi::OsStr;
 use std::io::IsTerminal as _;
 
 use anyhow::Context as _;
 use serde::Serialize;
 
 use super::console::{Console, Reported, print};
+use crate::log;
 use crate::status::TargetMark;
 
 /// The format of an output.
@@ -44,9 +44,8 @@ impl OutputArgs {
     /// Returns the paint of standard output.
     pub(super) fn paint(&self) -> Paint {
         let stdout = std::io::stdout();
-        let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == OsStr::new("dumb"));
-        if self.no_color || is_set("NO_COLOR") || is_dumb || !stdout.is_terminal() {
+        let is_allowed = log::allows_color(|name| std::env::var_os(name));
+        if self.no_color || !is_allowed || !stdout.is_terminal() {
             Paint::Plain
         } else {
             Paint::Colored

@@ -33,6 +33,8 @@ pub struct LoadedConfig {
 pub enum ReadError {
     /// The path or the file is wrong.
     Invalid(String),
+    /// The file is larger than 10 MiB.
+    TooLarge,
     /// This process or host lacks a resource, such as file descriptors. The file may be good.
     Exhausted(String),
 }
@@ -43,9 +45,14 @@ impl ReadError {
             Some(libc::EMFILE | libc::ENFILE) => {
                 Self::Exhausted(format!("can't be read now: {error}; raise `ulimit -n`"))
             }
-            Some(libc::ENOMEM | libc::EAGAIN) => {
+            Some(libc::ENOMEM) => {
                 Self::Exhausted(format!("can't be read now: {error}; give the process more memory"))
             }
+            // A file whose reader would have to wait, such as /proc/kmsg.
+            Some(libc::EAGAIN) => Self::Exhausted(
+                "can't be read without waiting; give the path of a file that holds all of its text"
+                    .to_owned(),
+            ),
             _ => Self::Invalid(match error.kind() {
                 ErrorKind::NotFound => "there is no such file; give the path of the config".into(),
                 ErrorKind::IsADirectory => "is a directory; give the path of a file".into(),
@@ -60,8 +67,12 @@ impl ReadError {
 
 impl fmt::Display for ReadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Invalid(message) | Self::Exhausted(message)) = self;
-        f.write_str(message)
+        match self {
+            Self::Invalid(message) | Self::Exhausted(message) => f.write_str(message),
+            Self::TooLarge => f.write_str(
+                "is larger than 10 MiB; write the config of fewer databases, or begin another",
+            ),
+        }
     }
 }
 
@@ -74,9 +85,7 @@ pub fn load(path: &Path, options: &Options) -> Result<LoadedConfig, Problems> {
 pub fn read_file(path: &Path) -> Result<Vec<u8>, ReadError> {
     let mut bytes = Vec::new();
     match open(path)?.take(MAX_FILE_SIZE + 1).read_to_end(&mut bytes) {
-        Ok(_) if bytes.len() as u64 > MAX_FILE_SIZE => Err(ReadError::Invalid(
-            "is larger than 10 MiB; write the config of fewer databases, or begin another".into(),
-        )),
+        Ok(_) if bytes.len() as u64 > MAX_FILE_SIZE => Err(ReadError::TooLarge),
         Ok(_) => Ok(bytes),
         Err(error) => Err(ReadError::new(&error)),
     }
@@ -99,7 +108,7 @@ fn open(path: &Path) -> Result<File, ReadError> {
 }
 
 /// Returns true if the parent of this process opened the file for it, as a shell does for `<(…)`.
-fn is_inherited(path: &Path) -> bool {
+pub(crate) fn is_inherited(path: &Path) -> bool {
     path == Path::new("/dev/stdin")
         || path.starts_with("/dev/fd")
         || path.starts_with("/proc/self/fd")

@@ -8,7 +8,7 @@ use kube::Api;
 use kube::api::PostParams;
 
 use super::finding::Finding;
-use crate::api::{Call, ErrorKind, error_message};
+use crate::api::{Call, ErrorKind};
 use crate::cli::args::ServiceAccountName;
 use crate::cli::cluster::Cluster;
 use crate::cli::rbac::{review, rules};
@@ -24,10 +24,10 @@ const MAX_NAMED: usize = 5;
 
 /// Returns the version of the cluster. The error is the finding that ends all others about it.
 pub(super) async fn version(cluster: &Cluster) -> Result<Finding, Finding> {
-    let version = match cluster.client.apiserver_version().await {
+    let version = match cluster.version().await {
         Ok(version) => version,
         Err(error) => {
-            let text = format!("the API server can't be asked: {}", error_message(&error));
+            let text = format!("the API server can't be asked: {error}");
             let hint = "check KUBECONFIG, --context and your network";
             return Err(Finding::bad("cluster-version", text, hint));
         }
