@@ -32,6 +32,7 @@ mod schema;
 mod service;
 mod status;
 mod validate;
+mod width;
 
 /// Health-checks databases outside the cluster, and keeps only the healthy ones in their Services'
 /// Endpoints.

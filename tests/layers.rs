@@ -63,6 +63,7 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
         "cli",
         &[
             "args",
+            "width",
             "console",
             "output",
             "cluster",

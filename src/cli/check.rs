@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use super::args::{AllowedCidrs, ServiceAccountName, parse_service_account};
 use super::console::{Console, Reported, print};
 use super::daemon::DaemonArgs;
-use super::output::{Format, OutputArgs, print_document};
+use super::output::{Format, OutputArgs, fitted, print_document};
 use crate::config::{self, LoadedConfig, Spec};
 use finding::{Finding, Outcome, table};
 
@@ -49,7 +49,7 @@ impl Check {
         });
         match self.output.format {
             Format::Json | Format::Yaml => print_document(self.output.format, &findings)?,
-            Format::Table | Format::Wide => print(&table(&findings, self.output.paint()))?,
+            Format::Table | Format::Wide => print(&fitted(&table(&findings, self.output.paint())))?,
         }
         let is_bad = findings.iter().any(|finding| finding.outcome == Outcome::Bad);
         Ok(if is_bad { ExitCode::FAILURE } else { ExitCode::SUCCESS })

@@ -8,6 +8,7 @@ use anyhow::anyhow;
 use tracing::{error, warn};
 
 use super::args::AllowedCidrs;
+use super::width::{stderr_width, wrapped};
 use crate::config::{self, LoadedConfig, Problems, Spec};
 use crate::kubeconfig;
 use crate::log::{self, Format};
@@ -41,7 +42,10 @@ impl Console {
     /// Reports a failure. The exit status is 1.
     pub(super) fn fail(self, error: &anyhow::Error) -> Reported {
         match self {
-            Console::Stderr => log::print(&format!("external-endpoints: {error:#}\n")),
+            Console::Stderr => {
+                let text = format!("external-endpoints: {error:#}\n");
+                log::print(&wrapped(&text, stderr_width()));
+            }
             Console::Log => error!("{error:#}"),
         }
         Reported(ExitCode::FAILURE)

@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::args::{AllowedCidrs, DnsServers, parse_duration};
 use super::cluster::ClusterArgs;
 use super::console::{Console, Reported, print};
-use super::output::{Format, OutputArgs, Paint, Tone, print_document};
+use super::output::{Format, OutputArgs, Paint, Tone, fitted, print_document};
 use crate::limits::{DnsLimits, Limits, ReservedUses};
 use crate::publish::ConditionKind;
 use crate::resolve;
@@ -100,7 +100,7 @@ impl Diff {
         let differences = differences(&rehearsal, self.timeout);
         match self.output.format {
             Format::Json | Format::Yaml => print_document(self.output.format, &differences)?,
-            format => print(&table(&differences, format, self.output.paint()))?,
+            format => print(&fitted(&table(&differences, format, self.output.paint())))?,
         }
         Ok(exit_code(&differences))
     }

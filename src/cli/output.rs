@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 use super::console::{Console, Reported, print};
+pub(super) use super::width::{fitted, width};
 use crate::log;
 use crate::status::TargetMark;
 
@@ -110,21 +111,6 @@ impl Paint {
         }
         painted
     }
-}
-
-/// The narrowest width that an output is arranged for.
-const MIN_WIDTH: u16 = 40;
-
-/// Returns the width of the terminal; none for an output that is no terminal. There `COLUMNS`
-/// counts, which `watch` sets.
-pub(super) fn width() -> Option<u16> {
-    let stdout = std::io::stdout();
-    let width = if stdout.is_terminal() {
-        rustix::termios::tcgetwinsize(&stdout).ok().map(|size| size.ws_col)
-    } else {
-        std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok())
-    };
-    width.filter(|width| *width > 0).map(|width| width.max(MIN_WIDTH))
 }
 
 /// Prints a document as JSON, or as YAML in that format.

@@ -20,12 +20,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::anyhow;
-use comfy_table::Table;
+use comfy_table::{ContentArrangement, Table};
 use futures::StreamExt as _;
 use tokio::sync::Semaphore;
 
 use super::args::{AllowedCidrs, DnsServers, parse_database_id};
 use super::console::{Console, Reported, print};
+use super::output::{fitted, width};
 use crate::clock;
 use crate::config::{Address, Database, DatabaseId, NameEntry, Spec};
 use crate::health::Verdict;
@@ -102,7 +103,9 @@ impl Probe {
             check_all(candidates, limits).await
         });
         print(&table(&rows))?;
-        notes(&rows).into_iter().try_for_each(|note| print(&format!("\nNote: {note}.\n")))?;
+        notes(&rows)
+            .into_iter()
+            .try_for_each(|note| print(&fitted(&format!("\nNote: {note}.\n"))))?;
         let all_pass = rows.iter().all(|row| row.verdict == Verdict::Pass);
         Ok(if all_pass { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
@@ -222,6 +225,9 @@ fn notes(rows: &[Row<'_>]) -> BTreeSet<&'static str> {
 fn table(rows: &[Row<'_>]) -> String {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
+    if let Some(width) = width() {
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+    }
     let has_names = rows.iter().any(|row| !row.name.is_empty());
     let name_column = |text: &str| has_names.then(|| text.to_owned());
     let columns = |cells: [String; 3], name: Option<String>, rest: [String; 3]| {

@@ -12,6 +12,7 @@ use super::args::{
 };
 use super::cluster::ClusterArgs;
 use super::console::{Console, Reported, print};
+use super::output::fitted;
 use crate::config::Spec;
 use crate::lease;
 use review::Right;
@@ -143,7 +144,7 @@ fn check_cluster(
         anyhow::Ok(review::missing(&cluster, account, rights).await?)
     });
     let missing = missing.map_err(|error| console.fail(&error))?;
-    print(&describe(&missing, count, account))?;
+    print(&fitted(&describe(&missing, count, account)))?;
     Ok(if missing.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

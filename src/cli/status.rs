@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::cluster::{NamespaceArgs, Namespaces};
 use super::console::{Console, Reported, print};
 use super::daemon::{DaemonArgs, DaemonReport};
-use super::output::{Format, OutputArgs, print_document, width};
+use super::output::{Format, OutputArgs, fitted, print_document, width};
 use crate::status::DaemonStatus;
 use crate::status::table::{self, Detail, Layout};
 
@@ -47,7 +47,7 @@ impl Status {
                 let (namespace, service) = (&database.namespace, &database.service);
                 format!("\n`external-endpoints explain {namespace}/{service}` says more\n")
             });
-            print(&example.unwrap_or_default())?;
+            print(&fitted(&example.unwrap_or_default()))?;
         }
         Ok(exit_status(&report))
     }
