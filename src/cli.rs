@@ -25,6 +25,7 @@ mod import;
 mod maintenance;
 mod man;
 mod output;
+mod paint;
 mod probe;
 mod rbac;
 mod run;

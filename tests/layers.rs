@@ -64,6 +64,7 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
         &[
             "args",
             "width",
+            "paint",
             "console",
             "output",
             "cluster",

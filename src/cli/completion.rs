@@ -6,7 +6,7 @@ use clap::CommandFactory as _;
 use clap_complete::Shell;
 
 use super::Cli;
-use super::console::{Reported, print};
+use super::console::{Reported, print_exactly};
 
 #[derive(clap::Args)]
 pub(super) struct Completion {
@@ -18,7 +18,7 @@ pub(super) struct Completion {
 impl Completion {
     /// Prints the script on standard output.
     pub(super) fn execute(self) -> Result<ExitCode, Reported> {
-        print(&script(self.shell))?;
+        print_exactly(&script(self.shell))?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -65,7 +65,17 @@ fn parse_url(text: &str) -> Result<Uri, String> {
     let url: Option<Uri> = text.parse().ok();
     url.filter(|url| matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some())
         .filter(|url| url.query().is_none())
+        .map(without_password)
         .ok_or_else(|| "write http://HOST:PORT, as in http://127.0.0.1:8080".to_owned())
+}
+
+/// Removes the user and the password from a URL. Requests have never had them, and errors must not.
+fn without_password(url: Uri) -> Uri {
+    let host = url.authority().and_then(|all| all.as_str().rsplit_once('@')).map(|(_, host)| host);
+    let Some(Ok(host)) = host.map(|host| host.parse()) else { return url };
+    let mut parts = url.clone().into_parts();
+    parts.authority = Some(host);
+    Uri::from_parts(parts).unwrap_or(url)
 }
 
 /// The status of the daemon, and the way it was read.

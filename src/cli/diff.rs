@@ -20,7 +20,7 @@ use crate::limits::{DnsLimits, Limits, ReservedUses};
 use crate::publish::ConditionKind;
 use crate::resolve;
 use crate::run::rehearsal::{Rehearsal, rehearse};
-use crate::status::text::visible_sentence;
+use crate::status::text::{visible, visible_sentence};
 use crate::status::{DatabaseStatus, TargetStatus};
 
 #[derive(clap::Args)]
@@ -211,10 +211,10 @@ fn table(differences: &[Difference], format: Format, paint: Paint) -> String {
         }
         text.push('\n');
         for address in added {
-            text += &format!("  {}\n", paint.text(Tone::Good, &format!("+{address}")));
+            text += &format!("  {}\n", paint.text(Tone::Good, &format!("+{}", visible(address))));
         }
         for Removed { address, why } in removed {
-            let address = paint.text(Tone::Bad, &format!("-{address}"));
+            let address = paint.text(Tone::Bad, &format!("-{}", visible(address)));
             text += &format!("  {address}  {}\n", visible_sentence(why));
         }
         if let Some(reason) = reason {

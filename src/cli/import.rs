@@ -11,7 +11,7 @@ use anyhow::bail;
 use serde_json::Value;
 
 use super::cluster::{ClusterArgs, NamespaceArgs, Namespaces};
-use super::console::{Console, Reported, print};
+use super::console::{Console, Reported, print_exactly};
 use crate::kubeconfig;
 use entry::{Found, document};
 use read::CustomKind;
@@ -81,7 +81,7 @@ impl Import {
     pub(super) fn execute(self) -> Result<ExitCode, Reported> {
         let console = Console::Stderr;
         let (source, found) = self.found(console)?;
-        print(&document(&source, &found))?;
+        print_exactly(&document(&source, &found))?;
         let is_database = |found: &Found| matches!(found, Found::Database(_));
         if !found.iter().any(is_database) {
             let error = anyhow::anyhow!("{source}: there is no database to import");

@@ -9,7 +9,7 @@ use clap::CommandFactory as _;
 use clap_mangen::Man as Page;
 
 use super::Cli;
-use super::console::{Console, Reported, print};
+use super::console::{Console, Reported, print_exactly};
 
 #[derive(clap::Args)]
 pub(super) struct Man {
@@ -26,7 +26,7 @@ impl Man {
             None => page(&Cli::command()).map_err(anyhow::Error::from),
             Some(directory) => write_all(directory),
         };
-        print(&outcome.map_err(|error| Console::Stderr.fail(&error))?)?;
+        print_exactly(&outcome.map_err(|error| Console::Stderr.fail(&error))?)?;
         Ok(ExitCode::SUCCESS)
     }
 }

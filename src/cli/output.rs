@@ -5,10 +5,11 @@ use std::io::IsTerminal as _;
 use anyhow::Context as _;
 use serde::Serialize;
 
-use super::console::{Console, Reported, print};
+use super::console::{Console, Reported, print_exactly};
+pub(super) use super::paint::{Paint, Tone};
 pub(super) use super::width::{fitted, width};
 use crate::log;
-use crate::status::TargetMark;
+use crate::status::text::is_hidden;
 
 /// The format of an output.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -54,74 +55,52 @@ impl OutputArgs {
     }
 }
 
-/// The use of colours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Paint {
-    /// No colours.
-    Plain,
-    /// Colours of a terminal.
-    Colored,
-}
-
-/// The meaning of a colour. Colours only stress what words or shapes say too.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Tone {
-    /// All is well.
-    Good,
-    /// A person should know.
-    Warning,
-    /// Something is wrong.
-    Bad,
-}
-
-impl Paint {
-    /// Returns a text in the colour of its meaning.
-    pub(super) fn text(self, tone: Tone, text: &str) -> String {
-        let style = match tone {
-            Tone::Good => anstyle::AnsiColor::Green.on_default(),
-            Tone::Warning => anstyle::AnsiColor::Yellow.on_default(),
-            Tone::Bad => anstyle::AnsiColor::Red.on_default(),
-        };
-        match self {
-            Paint::Plain => text.to_owned(),
-            Paint::Colored => format!("{style}{text}{style:#}"),
-        }
-    }
-}
-
-impl Paint {
-    /// Returns a text in which the marks of targets are coloured. Their shapes say the same.
-    pub(super) fn marks(self, text: &str) -> String {
-        if self == Paint::Plain {
-            return text.to_owned();
-        }
-        let mut painted = String::with_capacity(text.len());
-        for char in text.chars() {
-            let tone = match char {
-                _ if char == TargetMark::Up.symbol() => Tone::Good,
-                _ if char == TargetMark::Down.symbol() => Tone::Bad,
-                _ if char == TargetMark::Flapping.symbol() => Tone::Warning,
-                _ if char == TargetMark::Maintenance.symbol() => Tone::Warning,
-                _ => {
-                    painted.push(char);
-                    continue;
-                }
-            };
-            painted += &self.text(tone, char.encode_utf8(&mut [0; 4]));
-        }
-        painted
-    }
-}
-
 /// Prints a document as JSON, or as YAML in that format.
 pub(super) fn print_document(format: Format, document: &impl Serialize) -> Result<(), Reported> {
     let text = match format {
-        Format::Yaml => serde_saphyr::to_string(document).context("can't write YAML"),
-        Format::Table | Format::Wide | Format::Json => serde_json::to_string_pretty(document)
-            .map(|text| text + "\n")
-            .context("can't write JSON"),
+        Format::Yaml => to_yaml(document),
+        Format::Table | Format::Wide | Format::Json => to_json(document, Escapes::Json),
     };
-    print(&text.map_err(|error| Console::Stderr.fail(&error))?)
+    print_exactly(&text.map_err(|error| Console::Stderr.fail(&error))?)
+}
+
+/// Returns a document as YAML. Its writer has no escapes, so a document with characters that can't
+/// be seen is in the notation of JSON, which is YAML too.
+fn to_yaml(document: &impl Serialize) -> anyhow::Result<String> {
+    let text = serde_saphyr::to_string(document).context("can't write YAML")?;
+    match text.contains(|char| char != '\n' && is_hidden(char)) {
+        true => to_json(document, Escapes::Yaml),
+        false => Ok(text),
+    }
+}
+
+fn to_json(document: &impl Serialize, escapes: Escapes) -> anyhow::Result<String> {
+    let text = serde_json::to_string_pretty(document).context("can't write JSON")?;
+    Ok(escape_strings(&text, escapes) + "\n")
+}
+
+/// The language whose escapes a string in double quotes has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Escapes {
+    Json,
+    Yaml,
+}
+
+/// Escapes what can't be seen in the strings of a JSON document. Outside of strings there is no
+/// such character but line breaks.
+pub(super) fn escape_strings(json: &str, escapes: Escapes) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for char in json.chars() {
+        match (u32::from(char), escapes) {
+            _ if char == '\n' || !is_hidden(char) => escaped.push(char),
+            (code @ 0x1_0000.., Escapes::Yaml) => escaped += &format!("\\U{code:08x}"),
+            _ => {
+                let units = char.encode_utf16(&mut [0; 2]).to_vec();
+                units.iter().for_each(|unit| escaped += &format!("\\u{unit:04x}"));
+            }
+        }
+    }
+    escaped
 }
 
 #[cfg(test)]
@@ -129,12 +108,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn colours_are_only_where_they_are_wanted() {
-        assert_eq!(Paint::Plain.text(Tone::Bad, "down"), "down");
-        let red = Paint::Colored.text(Tone::Bad, "down");
-        assert!(red.starts_with('\u{1b}') && red.contains("down") && red.ends_with("\u{1b}[0m"));
-        assert_eq!(Paint::Plain.marks("▼ down"), "▼ down");
-        let marked = Paint::Colored.marks("▲ ▼ x");
-        assert!(marked.contains("\u{1b}[32m▲\u{1b}[0m \u{1b}[31m▼\u{1b}[0m x"), "{marked:?}");
+    fn documents_show_each_character_and_read_the_same() {
+        let hostile = "a\u{9b}31m\u{202e}\u{200b}\u{7f}\n\u{e0041}中文";
+        let document = serde_json::json!({"reason": hostile, hostile: [1]});
+        let json = to_json(&document, Escapes::Json).expect("JSON");
+        let yaml = to_yaml(&document).expect("YAML");
+        for text in [&json, &yaml] {
+            assert!(!text.contains(|char| char != '\n' && is_hidden(char)), "{text:?}");
+        }
+        let of_json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        let of_yaml: serde_json::Value = serde_saphyr::from_str(&yaml).expect("YAML");
+        assert_eq!((&of_json, &of_yaml), (&document, &document));
+        let plain = serde_json::json!({"reason": "größe"});
+        assert_eq!(to_yaml(&plain).expect("YAML"), "reason: größe\n");
     }
 }

@@ -11,7 +11,7 @@ use super::args::{
     AllowedCidrs, ServiceAccountName, parse_lease, parse_namespace, parse_service_account,
 };
 use super::cluster::ClusterArgs;
-use super::console::{Console, Reported, print};
+use super::console::{Console, Reported, print, print_exactly};
 use super::output::fitted;
 use crate::config::Spec;
 use crate::lease;
@@ -82,7 +82,7 @@ impl Rbac {
             return check_cluster(&self.cluster, rules, &account);
         }
         let text = self.write(rules, &account).map_err(|error| console.fail(&error))?;
-        print(&text)?;
+        print_exactly(&text)?;
         Ok(ExitCode::SUCCESS)
     }
 

@@ -2,13 +2,13 @@
 
 use std::process::ExitCode;
 
-use super::console::{Console, Reported, print};
+use super::console::{Console, Reported, print_exactly};
 use crate::config;
 
 /// Prints the schema on standard output.
 pub(super) fn execute() -> Result<ExitCode, Reported> {
     let schema = serde_json::to_string_pretty(&config::schema())
         .map_err(|error| Console::Stderr.fail(&error.into()))?;
-    print(&format!("{schema}\n"))?;
+    print_exactly(&format!("{schema}\n"))?;
     Ok(ExitCode::SUCCESS)
 }

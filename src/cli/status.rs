@@ -10,6 +10,7 @@ use super::daemon::{DaemonArgs, DaemonReport};
 use super::output::{Format, OutputArgs, fitted, print_document, width};
 use crate::status::DaemonStatus;
 use crate::status::table::{self, Detail, Layout};
+use crate::status::text::visible;
 
 #[derive(clap::Args)]
 pub(super) struct Status {
@@ -44,7 +45,8 @@ impl Status {
         if is_in_trouble(&report) {
             let example = report.status.databases.iter().find(|database| database.is_in_trouble());
             let example = example.map(|database| {
-                let (namespace, service) = (&database.namespace, &database.service);
+                let (namespace, service) =
+                    (visible(&database.namespace), visible(&database.service));
                 format!("\n`external-endpoints explain {namespace}/{service}` says more\n")
             });
             print(&fitted(&example.unwrap_or_default()))?;

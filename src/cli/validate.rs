@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::anyhow;
 
 use super::args::AllowedCidrs;
-use super::console::{BAD_CONFIG, Console, Reported, print};
+use super::console::{BAD_CONFIG, Console, Reported, print_exactly};
 use crate::config::{self, Choice, ReadError};
 use crate::log;
 use files::{ConfigPath, expand};
@@ -92,7 +92,7 @@ impl Validate {
             {
                 Console::Stderr.report_warnings(&loaded.warnings);
                 report.count(&found);
-                print(&config::explain(&loaded.spec))?;
+                print_exactly(&config::explain(&loaded.spec))?;
             } else {
                 report.add(path, &found)?;
             }

@@ -42,13 +42,18 @@ fn visible_chars(text: &str, max_chars: usize) -> String {
         }
         let has_width = char.width().is_some_and(|width| width > 0);
         marks = if has_width { 0 } else { marks + 1 };
-        if char.is_control() || is_invisible(char) || marks > MAX_MARKS {
+        if is_hidden(char) || marks > MAX_MARKS {
             shown.extend(char.escape_default());
         } else {
             shown.push(char);
         }
     }
     shown
+}
+
+/// Returns true if a character cannot be seen, or controls a terminal.
+pub(crate) fn is_hidden(char: char) -> bool {
+    char.is_control() || is_invisible(char)
 }
 
 /// Returns a duration in its largest unit, rounded down.

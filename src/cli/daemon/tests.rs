@@ -88,3 +88,10 @@ fn an_answer_of_another_program_is_no_status() {
         assert!(error.to_string().contains("no status of external-endpoints"), "{error}");
     }
 }
+
+#[test]
+fn no_error_shows_the_password_of_a_url() {
+    let url = parse_url("http://u:s3cret@127.0.0.1:8080/x").expect("a URL");
+    assert_eq!(url.to_string(), "http://127.0.0.1:8080/x");
+    assert_eq!(parse_url("http://[::1]:1").expect("a URL").to_string(), "http://[::1]:1/");
+}

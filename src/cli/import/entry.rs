@@ -5,6 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::cli::output::{Escapes, escape_strings};
 use crate::config::{self, Database, Options};
 
 /// A database that is to be written.
@@ -303,7 +304,7 @@ fn scalar(text: &str) -> String {
         return text.to_owned();
     }
     // A string of JSON is one of YAML too.
-    Value::from(text).to_string()
+    escape_strings(&Value::from(text).to_string(), Escapes::Yaml)
 }
 
 #[cfg(test)]
@@ -353,13 +354,23 @@ databases:
 
     #[test]
     fn texts_of_others_never_leave_their_place() {
-        for hostile in ["a: b", "x # y", "- z", "{", "yes", "\u{202e}\n- service: x", "'", "\"", ""]
-        {
+        for hostile in [
+            "a: b",
+            "x # y",
+            "- z",
+            "{",
+            "yes",
+            "\u{9b}\u{e0041}\u{202e}\n- service: x",
+            "'",
+            "\"",
+            "",
+        ] {
             let value = json!({"tcp": {"send": hostile}});
             let text = format!("check:{}", block(&value));
             let read: Value =
                 serde_saphyr::from_str(&text).unwrap_or_else(|e| panic!("{text}: {e}"));
             assert_eq!(read["check"], value, "{text}");
+            assert!(!text.contains(['\u{9b}', '\u{202e}', '\u{e0041}']), "{text:?}");
             assert_eq!(comment(hostile).lines().count().max(1), 1, "{hostile:?}");
         }
     }

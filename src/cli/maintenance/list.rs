@@ -102,9 +102,9 @@ fn table(items: &[Item]) -> String {
     for item in items {
         let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
         table.add_row([
-            item.namespace.clone(),
-            item.service.clone(),
-            item.address.clone(),
+            visible(&item.namespace),
+            visible(&item.service),
+            visible(&item.address),
             or_dash(item.source.map(|source| source.to_string())),
             or_dash(item.until.map(|until| crate::clock::rfc3339_seconds(until.0))),
             if item.published { "yes" } else { "no" }.to_owned(),

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::cli::console::{Console, Reported, print};
+use crate::cli::output::{Format, print_document};
 use crate::config::{Database, FoundConfig, Problem, Problems, Spec};
 
 /// The format of the report.
@@ -124,9 +125,7 @@ impl Report {
         }
         let &Self { errors, warnings, ref configs, .. } = self;
         let report = ReportJson { good: errors == 0, errors, warnings, configs };
-        let text = serde_json::to_string_pretty(&report)
-            .map_err(|error| Console::Stderr.fail(&error.into()))?;
-        print(&format!("{text}\n"))
+        print_document(Format::Json, &report)
     }
 }
 
