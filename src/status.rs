@@ -177,13 +177,25 @@ pub struct LeaseStatus {
     pub trouble: Option<String>,
 }
 
+/// The permission of a replica to write, which ends before that of another can begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WritePermission {
+    Valid,
+    None,
+}
+
 impl LeaseStatus {
     fn new(lease: &lease::Handle) -> Option<Self> {
         let (name, identity) = lease.identity()?;
-        Some(Self::of(name.to_string(), identity, lease.role(), lease.is_leader()))
+        let permission = match lease.is_leader() {
+            true => WritePermission::Valid,
+            false => WritePermission::None,
+        };
+        Some(Self::of(name.to_string(), identity, lease.role(), permission))
     }
 
-    fn of(name: String, identity: &str, role: Role, held: bool) -> Self {
+    fn of(name: String, identity: &str, role: Role, permission: WritePermission) -> Self {
+        let held = permission == WritePermission::Valid;
         let (holder, trouble) = match role {
             Role::Standby { holder, error: trouble } => (holder, trouble),
             _ if held => (Some(identity.to_owned()), None),
@@ -423,10 +435,10 @@ mod tests {
 
     #[test]
     fn a_leader_whose_permission_has_ended_holds_no_lease() {
-        let lease = |held| LeaseStatus::of("ops/x".into(), "me_1", Role::Leader, held);
-        let holds = lease(true);
+        let lease = |it| LeaseStatus::of("ops/x".into(), "me_1", Role::Leader, it);
+        let holds = lease(WritePermission::Valid);
         assert_eq!((holds.holder.as_deref(), holds.trouble), (Some("me_1"), None));
-        let late = lease(false);
+        let late = lease(WritePermission::None);
         assert!(!late.held && late.holder.is_none(), "{late:?}");
         assert_eq!(late.trouble.as_deref(), Some("it was not renewed in time"));
     }

@@ -183,9 +183,12 @@ mod tests {
     use crate::config::DatabaseId;
     use crate::notice::{Notice, Reason};
 
+    /// The calls that an API got.
+    type Calls = Arc<Mutex<Vec<(Method, Value)>>>;
+
     /// Returns a client of an API that has all Events already, and the calls that it got.
-    fn api() -> (Client, Arc<Mutex<Vec<(Method, Value)>>>) {
-        let calls: Arc<Mutex<Vec<(Method, Value)>>> = Arc::default();
+    fn api() -> (Client, Calls) {
+        let calls = Calls::default();
         let seen = calls.clone();
         let service = tower::service_fn(move |request: Request<Body>| {
             let seen = seen.clone();
