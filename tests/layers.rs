@@ -88,7 +88,7 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
     ),
     ("cli::check", &["finding", "cluster", "daemon"]),
     ("cli::import", &["entry", "endpoints", "haproxy", "peers", "read"]),
-    ("cli::import::haproxy", &["tokens", "server", "settings"]),
+    ("cli::import::haproxy", &["tokens", "keywords", "server", "settings", "remarks"]),
     ("cli::maintenance", &["list"]),
     ("cli::rbac", &["rules", "manifests", "review"]),
     ("cli::validate", &["files", "report"]),

@@ -10,7 +10,7 @@
 //! | `option tcp-check`, `tcp-check send`, `tcp-check expect`, `redis-check` | `check: {tcp: …}` |
 //! | `inter`, `fastinter`, `rise`, `fall`, `timeout check` | the keys of the check |
 //!
-//! Anything of the checks that has no equal here is named in a comment.
+//! Every other keyword is named in a comment, unless it is known to mean nothing here.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,6 +21,8 @@ use server::Server;
 use settings::Settings;
 use tokens::Words;
 
+mod keywords;
+mod remarks;
 mod server;
 mod settings;
 mod tokens;
@@ -79,6 +81,10 @@ struct Reader<'a> {
     defaults: BTreeMap<String, Settings>,
     /// The name of the newest `defaults` section, which counts where none is named.
     newest_defaults: String,
+    /// The number of `.if` without an `.endif` so far.
+    conditions: usize,
+    /// True if HAProxy verifies no server unless a server asks for it.
+    skips_verify: bool,
     open: Section,
     services: BTreeSet<String>,
     found: Vec<Found>,
@@ -90,13 +96,25 @@ impl Reader<'_> {
         let words: Vec<&str> = line.words.iter().map(String::as_str).collect();
         match words[..] {
             [] => {}
+            [".if", ..] => self.conditions += 1,
+            [".endif", ..] => self.conditions = self.conditions.saturating_sub(1),
+            [word, ..] if word.starts_with('.') => {}
             [kind, ref rest @ ..] if SECTIONS.contains(&kind) => self.begin(kind, rest),
+            ["ssl-server-verify", verify] => self.skips_verify = verify == "none",
             ["server", ref rest @ ..] => self.open.add_server(rest, &line),
-            ["server-template", prefix, _, ref rest @ ..] => {
+            ["server-template", prefix, count, ref rest @ ..] => {
                 let words: Vec<&str> = [prefix].iter().chain(rest).copied().collect();
                 self.open.add_server(&words, &line);
+                self.open.settings.remark(format!(
+                    "`server-template {prefix}` has at most {count} addresses of its name; here \
+                     all count"
+                ));
             }
-            _ => self.open.settings.apply(&words),
+            _ => self.open.apply(&words, &line),
+        }
+        if self.conditions > 0 && !words.is_empty() {
+            let remark = "it depends on `.if` in HAProxy; here all branches count";
+            self.open.settings.remark(remark.to_owned());
         }
     }
 
@@ -114,7 +132,9 @@ impl Reader<'_> {
             ("defaults", None) => None,
             (_, None) => self.defaults.get(&self.newest_defaults),
         };
-        let settings = parent.cloned().unwrap_or_default();
+        let mut settings = parent.cloned().unwrap_or_default();
+        settings.begin();
+        settings.default_server.skips_verify |= parent.is_none() && self.skips_verify;
         let (kind, name) = (kind.to_owned(), name.to_owned());
         self.open = Section { kind, name, settings, ..Section::default() };
     }
@@ -130,9 +150,11 @@ impl Reader<'_> {
             "backend" | "listen" => {
                 let service = self.service_name(&section.name);
                 let what = format!("{} {}", section.kind, section.name);
-                self.found.push(match section.database(&service, self.namespace) {
-                    Ok(entry) => Found::checked(&what, entry),
-                    Err(why) => Found::left_out(what, why),
+                let reason = section.reason();
+                self.found.push(match (section.database(&service, self.namespace), reason) {
+                    (Ok(entry), None) => Found::checked(&what, entry),
+                    (Ok(draft), Some(why)) => Found::LeftOut { what, why, draft: Some(draft) },
+                    (Err(why), reason) => Found::left_out(what, reason.unwrap_or(why)),
                 });
             }
             _ => {}
@@ -176,6 +198,31 @@ impl Section {
         }
     }
 
+    /// Applies a line that is not a server.
+    fn apply(&mut self, words: &[&str], line: &Words) {
+        self.settings.apply(words);
+        if line.has_variable {
+            let name = keywords::name(words);
+            self.settings.remark(format!("`{name}` has a variable of HAProxy; write its value"));
+        }
+    }
+
+    /// Returns the reason why the database is only a draft, if it is one.
+    fn reason(&self) -> Option<String> {
+        const MAX_MISTAKES: usize = 8;
+        if self.settings.is_disabled {
+            return Some(
+                "it is disabled in HAProxy; take the draft below to publish it".to_owned(),
+            );
+        }
+        let mistakes = &self.mistakes[..self.mistakes.len().min(MAX_MISTAKES)];
+        let advice = "mend the servers, or take the draft below, which has only the others";
+        (!mistakes.is_empty()).then(|| match &self.servers[..] {
+            [] => mistakes.join("; "),
+            _ => format!("{}; {advice}", mistakes.join("; ")),
+        })
+    }
+
     /// Returns the database, or the reason why there is none.
     fn database(mut self, service: &str, namespace: Option<&str>) -> Result<Entry, String> {
         let port = self.port()?;
@@ -204,9 +251,6 @@ impl Section {
 
     /// Returns the port that all servers have.
     fn port(&self) -> Result<u16, String> {
-        if let Some(mistake) = self.mistakes.first() {
-            return Err(mistake.clone());
-        }
         let ports: BTreeSet<Option<u16>> = self.servers.iter().map(|server| server.port).collect();
         match (ports.first(), ports.len()) {
             (Some(Some(port)), 1) => Ok(*port),
@@ -233,24 +277,6 @@ impl Section {
         };
         self.servers.iter().map(&mut tier).collect()
     }
-
-    fn add_remarks(&mut self) {
-        let named = |is: fn(&Server) -> bool| -> Vec<String> {
-            let servers = self.servers.iter().filter(|server| is(server));
-            servers.map(|server| server.name.clone()).collect()
-        };
-        let unchecked = named(|server| !server.parameters.is_checked);
-        let elsewhere = named(|server| server.parameters.has_check_address);
-        if !unchecked.is_empty() {
-            let list = unchecked.join(", ");
-            self.settings.remark(format!("HAProxy does not check {list}; here all are checked"));
-        }
-        if !elsewhere.is_empty() {
-            let list = elsewhere.join(", ");
-            let remark = format!("HAProxy checks {list} at another address, which is left out");
-            self.settings.remark(remark);
-        }
-    }
 }
 
 /// Returns the entry of a server: alone its address, if it has nothing of its own.
@@ -259,7 +285,7 @@ fn address(server: &Server, tier: u32, check: &Value, base: &Value) -> Value {
     if tier > 0 {
         keys.insert("priority".to_owned(), json!(tier));
     }
-    if let Some(reason) = server.parameters.out {
+    if let Some(reason) = server.parameters.out() {
         keys.insert("maintenance".to_owned(), json!(reason));
     }
     if let Some(own) = difference(check, base) {

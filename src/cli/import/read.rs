@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::endpoints::Objects;
 use crate::api::{ApiError, Call, ErrorKind};
 use crate::cli::cluster::{Cluster, Namespaces};
-use crate::config;
+use crate::config::{self, ReadError};
 
 /// The objects in one page of a list.
 const PAGE_SIZE: u32 = 500;
@@ -140,8 +140,15 @@ fn is_list(object: &serde_json::Map<String, Value>) -> bool {
 /// Reads a file as text. `-` is standard input.
 pub(super) fn text(path: &Path) -> anyhow::Result<String> {
     let path = if path == Path::new("-") { Path::new("/dev/stdin") } else { path };
-    let bytes = config::read_file(path).map_err(|error| anyhow!("{} {error}", path.display()))?;
-    String::from_utf8(bytes).map_err(|_| anyhow!("{} is not UTF-8", path.display()))
+    let name = path.display();
+    let bytes = config::read_file(path).map_err(|error| match error {
+        ReadError::TooLarge => anyhow!("{name}: is larger than 10 MiB; import it in parts"),
+        other => anyhow!("{name}: {other}"),
+    })?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| anyhow!("{name}: is not UTF-8; save the file as UTF-8"))?;
+    // A file from Windows may begin with a byte order mark, which is not part of the text.
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
 /// Returns the objects of a kind among the documents of a file.

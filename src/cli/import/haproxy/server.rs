@@ -1,83 +1,38 @@
 //! The servers of an HAProxy section: their addresses and parameters. Pure.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
+
+use super::keywords;
 
 /// The parameters of a server, or of all servers of a section.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Parameters {
     pub(super) is_checked: bool,
     pub(super) is_backup: bool,
-    /// The reason why it gets no connections, if it gets none.
-    pub(super) out: Option<&'static str>,
+    is_disabled: bool,
+    weight: Option<String>,
     pub(super) inter: Option<String>,
     pub(super) fastinter: Option<String>,
     pub(super) rise: Option<u32>,
     pub(super) fall: Option<u32>,
     /// The port of its check.
     pub(super) port: Option<u16>,
-    speaks_tls: bool,
+    pub(super) speaks_tls: bool,
     check_ssl: Option<bool>,
-    skips_verify: bool,
+    pub(super) skips_verify: bool,
     ca_file: Option<String>,
+    /// The file of the client's certificate and key.
+    certificate: Option<String>,
     server_name: Option<String>,
     /// True if it is checked at another address.
     pub(super) has_check_address: bool,
+    /// The parameters that have no equal here, with their arguments.
+    left_out: BTreeMap<String, String>,
 }
-
-/// The parameters with an argument that mean nothing here. The argument must not be taken for a
-/// parameter.
-const IGNORED: [&str; 47] = [
-    "agent-addr",
-    "agent-inter",
-    "agent-port",
-    "agent-send",
-    "alpn",
-    "check-alpn",
-    "check-proto",
-    "check-via-socks4",
-    "ciphers",
-    "ciphersuites",
-    "client-sigalgs",
-    "cookie",
-    "crl-file",
-    "crt",
-    "curves",
-    "downinter",
-    "error-limit",
-    "guid",
-    "hash-key",
-    "hash-preserve-affinity",
-    "id",
-    "init-addr",
-    "init-state",
-    "interface",
-    "log-bufsize",
-    "log-proto",
-    "maxconn",
-    "maxqueue",
-    "max-reuse",
-    "minconn",
-    "namespace",
-    "npn",
-    "observe",
-    "on-error",
-    "on-marked-down",
-    "on-marked-up",
-    "pool-low-conn",
-    "pool-max-conn",
-    "pool-purge-delay",
-    "proto",
-    "redir",
-    "resolve-net",
-    "resolve-opts",
-    "resolve-prefer",
-    "resolvers",
-    "slowstart",
-    "track",
-];
 
 impl Parameters {
     /// Applies the words behind the address.
@@ -88,47 +43,91 @@ impl Parameters {
             let argument = others.first().copied().unwrap_or_default();
             let has_argument = match *first {
                 flag if self.set_flag(flag) => false,
-                "inter" => self.set_time(argument, |it| &mut it.inter),
-                "fastinter" => self.set_time(argument, |it| &mut it.fastinter),
-                "rise" => self.set_number(argument, |it| &mut it.rise),
-                "fall" => self.set_number(argument, |it| &mut it.fall),
-                "port" => {
-                    self.port = argument.parse().ok();
-                    true
-                }
-                "weight" => {
-                    let none = argument == "0";
-                    self.out = if none { Some("weight 0 in HAProxy") } else { self.out };
-                    true
-                }
-                "verify" => {
-                    self.skips_verify = argument == "none";
-                    true
-                }
-                "ca-file" => {
-                    self.ca_file = Some(argument.to_owned());
-                    true
-                }
-                "check-sni" | "verifyhost" => {
-                    self.server_name = Some(argument.to_owned());
-                    true
-                }
-                "sni" => {
-                    // A fixed name; any other expression depends on the client.
-                    let fixed = argument.strip_prefix("str(").and_then(|it| it.strip_suffix(')'));
-                    self.server_name = fixed.map(str::to_owned).or(self.server_name.take());
-                    true
-                }
-                "addr" => {
-                    self.has_check_address = true;
-                    true
-                }
-                other => IGNORED.contains(&other),
+                first if self.set_value(first, argument) => true,
+                other => self.leave_out(other, argument),
             };
             if has_argument && !rest.is_empty() {
                 rest = &rest[1..];
             }
         }
+    }
+
+    /// Applies a parameter with an argument. Returns whether it is one that is translated.
+    fn set_value(&mut self, parameter: &str, argument: &str) -> bool {
+        let is_good = match parameter {
+            "inter" => set(&mut self.inter, duration(argument)),
+            "fastinter" => set(&mut self.fastinter, duration(argument)),
+            "rise" => set(&mut self.rise, argument.parse().ok()),
+            "fall" => set(&mut self.fall, argument.parse().ok()),
+            "port" => set(&mut self.port, argument.parse().ok()),
+            "weight" => set(&mut self.weight, Some(argument.to_owned())),
+            "verify" => {
+                self.skips_verify = argument == "none";
+                true
+            }
+            // The certificates of the system are those that count without a file.
+            "ca-file" if argument == "@system-ca" => {
+                self.ca_file = None;
+                true
+            }
+            "ca-file" => set(&mut self.ca_file, Some(argument.to_owned())),
+            "crt" => set(&mut self.certificate, Some(argument.to_owned())),
+            "check-sni" | "verifyhost" => set(&mut self.server_name, Some(argument.to_owned())),
+            "sni" => {
+                // A fixed name; any other expression depends on the client.
+                let fixed = argument.strip_prefix("str(").and_then(|it| it.strip_suffix(')'));
+                fixed.is_some_and(|name| set(&mut self.server_name, Some(name.to_owned())))
+            }
+            "addr" => {
+                self.has_check_address = true;
+                true
+            }
+            _ => return false,
+        };
+        if is_good {
+            self.left_out.remove(parameter);
+        } else {
+            self.left_out.insert(parameter.to_owned(), argument.to_owned());
+        }
+        true
+    }
+
+    /// Notes a parameter that is not translated. Returns whether it has an argument.
+    fn leave_out(&mut self, parameter: &str, argument: &str) -> bool {
+        let has_argument = keywords::has_argument(parameter);
+        if let Some(negated) = parameter.strip_prefix("no-")
+            && self.left_out.remove(negated).is_some()
+        {
+            return false;
+        }
+        if !keywords::is_server_without_meaning(parameter) {
+            let argument = if has_argument { argument } else { "" };
+            self.left_out.insert(parameter.to_owned(), argument.to_owned());
+        }
+        has_argument
+    }
+
+    /// Returns the parameters that have no equal here, as they are written.
+    pub(super) fn left_out(&self) -> impl Iterator<Item = String> {
+        let weight = self.weight.as_ref().filter(|weight| *weight != "0");
+        let weight = weight.map(|weight| ("weight", weight.as_str()));
+        let others =
+            self.left_out.iter().map(|(name, argument)| (name.as_str(), argument.as_str()));
+        others.chain(weight).map(|(name, argument)| format!("{name} {argument}").trim().to_owned())
+    }
+
+    /// Returns the reason why it gets no connections, if it gets none.
+    pub(super) fn out(&self) -> Option<&'static str> {
+        match &self.weight {
+            _ if self.is_disabled => Some("disabled in HAProxy"),
+            Some(weight) if weight == "0" => Some("weight 0 in HAProxy"),
+            _ => None,
+        }
+    }
+
+    /// Returns whether it has the health of another server.
+    pub(super) fn tracks(&self) -> bool {
+        self.left_out.contains_key("track")
     }
 
     /// Applies a parameter without an argument. Returns whether it is one.
@@ -138,8 +137,8 @@ impl Parameters {
             "no-check" => self.is_checked = false,
             "backup" => self.is_backup = true,
             "no-backup" => self.is_backup = false,
-            "disabled" => self.out = Some("disabled in HAProxy"),
-            "enabled" => self.out = None,
+            "disabled" => self.is_disabled = true,
+            "enabled" => self.is_disabled = false,
             "ssl" => self.speaks_tls = true,
             "no-ssl" => self.speaks_tls = false,
             "check-ssl" => self.check_ssl = Some(true),
@@ -149,19 +148,14 @@ impl Parameters {
         true
     }
 
-    fn set_time(&mut self, text: &str, field: fn(&mut Self) -> &mut Option<String>) -> bool {
-        *field(self) = duration(text);
-        true
-    }
-
-    fn set_number(&mut self, text: &str, field: fn(&mut Self) -> &mut Option<u32>) -> bool {
-        *field(self) = text.parse().ok();
-        true
-    }
-
     /// Returns whether its check speaks TLS: as its traffic does, unless it has a port of its own.
     pub(super) fn checks_by_tls(&self) -> bool {
         self.check_ssl.unwrap_or(self.speaks_tls && self.port.is_none())
+    }
+
+    /// Returns the files of its check that must be where the daemon runs.
+    pub(super) fn files(&self) -> impl Iterator<Item = &String> {
+        self.ca_file.iter().filter(|_| !self.skips_verify).chain(&self.certificate)
     }
 
     /// Returns the TLS settings of its check.
@@ -173,11 +167,21 @@ impl Parameters {
         if let Some(file) = self.ca_file.as_ref().filter(|_| !self.skips_verify) {
             tls.insert("caFile".to_owned(), json!(file));
         }
+        if let Some(file) = &self.certificate {
+            tls.insert("certFile".to_owned(), json!(file));
+            tls.insert("keyFile".to_owned(), json!(file));
+        }
         if let Some(name) = &self.server_name {
             tls.insert("serverName".to_owned(), json!(name));
         }
         Value::Object(tls)
     }
+}
+
+/// Sets a field. Returns whether the value could be read.
+fn set<T>(field: &mut Option<T>, value: Option<T>) -> bool {
+    *field = value;
+    field.is_some()
 }
 
 /// A server of a section.
@@ -294,7 +298,19 @@ mod tests {
     fn an_argument_is_not_taken_for_a_parameter() {
         let mut parameters = Parameters::default();
         parameters.apply(&["cookie", "backup", "check", "maxconn", "disabled", "weight"]);
-        assert!(parameters.is_checked && !parameters.is_backup && parameters.out.is_none());
+        assert!(parameters.is_checked && !parameters.is_backup && parameters.out().is_none());
+    }
+
+    #[test]
+    fn parameters_without_an_equal_are_kept_as_written() {
+        let mut parameters = Parameters::default();
+        parameters.apply(&["check-via-socks4", "check", "send-proxy", "weight", "10", "id", "7"]);
+        parameters.apply(&["no-send-proxy", "newly-made", "fall", "many", "on-error", "mark-down"]);
+        assert!(parameters.is_checked);
+        let left_out: Vec<String> = parameters.left_out().collect();
+        let expected = ["check-via-socks4", "fall many", "newly-made", "on-error mark-down"];
+        assert_eq!(left_out[..4], expected);
+        assert_eq!(left_out[4..], ["weight 10"]);
     }
 
     #[test]

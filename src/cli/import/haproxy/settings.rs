@@ -1,11 +1,14 @@
 //! The settings of an HAProxy section that its checks depend on. Pure.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value, json};
 
+use super::keywords;
 use super::server::{Parameters, duration};
 
 /// The most headers of a check, and remarks on a section, that are kept.
-const MAX_LIST: usize = 32;
+const MAX_LIST: usize = 64;
 
 /// The settings of a section. It begins with those of its defaults.
 #[derive(Debug, Clone, Default)]
@@ -22,9 +25,18 @@ pub(super) struct Settings {
     /// The port of `http-check connect` or `tcp-check connect`.
     pub(super) port: Option<u16>,
     pub(super) speaks_tls: bool,
+    /// The name of `connect sni`.
+    server_name: Option<String>,
     timeout_check: Option<String>,
     pub(super) default_server: Parameters,
     pub(super) all_backups: bool,
+    pub(super) is_disabled: bool,
+    /// The steps of the script that are kept. They can't be more.
+    steps: BTreeSet<String>,
+    /// True from the first step on that is not kept.
+    is_cut: bool,
+    /// The lines that have no equal here, by the words that name them.
+    pub(super) left_out: BTreeSet<String>,
     /// Remarks on what is left out.
     pub(super) remarks: Vec<String>,
 }
@@ -36,6 +48,8 @@ enum Kind {
     Connect,
     Http,
     TcpScript,
+    /// A greeting of TLS, without a look at the certificate.
+    TlsHello,
 }
 
 impl Settings {
@@ -43,22 +57,32 @@ impl Settings {
     pub(super) fn apply(&mut self, words: &[&str]) {
         match words {
             ["option", "httpchk", rest @ ..] => self.apply_httpchk(rest),
-            ["no", "option", "httpchk" | "tcp-check", ..] => self.kind = Kind::Connect,
-            ["http-check", "send", rest @ ..] => self.apply_http_send(rest),
-            ["http-check", "expect", rest @ ..] => self.apply_http_expect(rest),
-            ["http-check" | "tcp-check", "connect", rest @ ..] => self.apply_connect(rest),
+            ["no", "option", "allbackups"] => self.all_backups = false,
+            ["no", "option", check, ..] if is_check(check) => self.kind = Kind::Connect,
+            ["no", "disabled"] | ["enabled"] => self.is_disabled = false,
+            ["no", rest @ ..] => _ = self.left_out.remove(&keywords::name(rest)),
+            ["disabled"] => self.is_disabled = true,
+            ["http-check" | "tcp-check", "comment", ..] => {}
+            ["http-check" | "tcp-check", "connect" | "send" | "send-binary" | "expect", ..] => {
+                self.apply_step(words);
+            }
             ["option", "tcp-check", ..] => self.kind = Kind::TcpScript,
-            ["tcp-check", "send", text, ..] => self.apply_send(json!(text)),
-            ["tcp-check", "send-binary", hex, ..] => self.apply_send(json!({"hex": hex})),
-            ["tcp-check", "expect", rest @ ..] => self.apply_tcp_expect(rest),
             ["option", "redis-check", ..] => {
                 self.kind = Kind::TcpScript;
                 (self.send, self.expect) = (Some(json!("PING\r\n")), Some(json!("+PONG")));
             }
             ["option", "allbackups", ..] => self.all_backups = true,
-            ["timeout", "check", time, ..] => self.timeout_check = duration(time),
+            ["timeout", "check", time, ..] if duration(time).is_some() => {
+                self.timeout_check = duration(time);
+            }
             ["default-server", rest @ ..] => self.default_server.apply(rest),
-            ["option", check, ..] if check.ends_with("-check") || *check == "smtpchk" => {
+            ["option", "ssl-hello-chk", ..] => {
+                self.kind = Kind::TlsHello;
+                let remark =
+                    "`option ssl-hello-chk` accepts any certificate, and so does the check";
+                self.remark(remark.to_owned());
+            }
+            ["option", check, ..] if is_check(check) => {
                 self.kind = Kind::Connect;
                 let equal = match *check {
                     "pgsql-check" => "`check: {postgres: {}}` asks",
@@ -66,18 +90,58 @@ impl Settings {
                 };
                 self.remark(format!("`option {check}` is left out; {equal} the same"));
             }
-            ["option", "ssl-hello-chk", ..] => self.speaks_tls = true,
-            ["http-check" | "tcp-check", other, ..] if *other != "comment" => {
+            ["http-check" | "tcp-check", ..] => {
                 self.remark(format!("`{}` is left out", words.join(" ")));
             }
-            _ => {}
+            words if keywords::is_line_without_meaning(words) => {}
+            words if self.left_out.len() < MAX_LIST => {
+                self.left_out.insert(keywords::name(words));
+            }
+            _ => self.remark("more lines have no equal; compare the sections".to_owned()),
+        }
+    }
+
+    /// Begins a section of its own, which replaces the script of its defaults.
+    pub(super) fn begin(&mut self) {
+        self.steps.clear();
+        self.is_cut = false;
+    }
+
+    /// Applies a step of a script. A check here connects once, asks once, and reads one answer.
+    fn apply_step(&mut self, words: &[&str]) {
+        let step = match words {
+            ["http-check", "expect", rest @ ..] => {
+                format!("expect {}", without_comment(rest).first().copied().unwrap_or_default())
+            }
+            [_, step, ..] => step.trim_end_matches("-binary").to_owned(),
+            _ => return,
+        };
+        if self.is_cut || !self.steps.insert(step) {
+            self.is_cut = true;
+            let line = words.join(" ");
+            self.remark(format!("`{line}` is left out: a check has one request and one answer"));
+            return;
+        }
+        match words {
+            [_, "connect", rest @ ..] => self.apply_connect(rest),
+            ["http-check", "send", rest @ ..] => self.apply_http_send(rest),
+            ["http-check", "expect", rest @ ..] => self.apply_http_expect(rest),
+            ["tcp-check", "send", text, ..] => self.send = Some(json!(text)),
+            ["tcp-check", "send-binary", hex, ..] => self.send = Some(json!({"hex": hex})),
+            ["tcp-check", "expect", rest @ ..] => self.apply_tcp_expect(rest),
+            _ => self.remark(format!("`{}` is left out", words.join(" "))),
         }
     }
 
     /// Adds a remark on the section.
     pub(super) fn remark(&mut self, remark: String) {
-        if self.remarks.len() < MAX_LIST && !self.remarks.contains(&remark) {
-            self.remarks.push(remark);
+        if self.remarks.contains(&remark) {
+            return;
+        }
+        match self.remarks.len() {
+            MAX_LIST => self.remarks.push("more is left out; compare the sections".to_owned()),
+            length if length < MAX_LIST => self.remarks.push(remark),
+            _ => {}
         }
     }
 
@@ -105,6 +169,8 @@ impl Settings {
             // Each check has a connection of its own.
         } else if self.headers.len() < MAX_LIST {
             self.headers.insert(name.to_owned(), json!(value));
+        } else {
+            self.remark(format!("the header {name} is left out: a check has at most {MAX_LIST}"));
         }
     }
 
@@ -144,25 +210,9 @@ impl Settings {
 
     fn apply_tcp_expect(&mut self, words: &[&str]) {
         match without_comment(words) {
-            ["string", text] => self.apply_expect(json!(text)),
-            ["binary", hex] => self.apply_expect(json!({"hex": hex})),
+            ["string", text] => self.expect = Some(json!(text)),
+            ["binary", hex] => self.expect = Some(json!({"hex": hex})),
             other => self.remark(format!("`tcp-check expect {}` is left out", other.join(" "))),
-        }
-    }
-
-    /// Applies what a script sends. Only the first of it is kept.
-    fn apply_send(&mut self, data: Value) {
-        match self.send {
-            Some(_) => self.remark("only the first `tcp-check send` is kept".to_owned()),
-            None => self.send = Some(data),
-        }
-    }
-
-    /// Applies the answer that a script expects. Only the first one is kept.
-    fn apply_expect(&mut self, data: Value) {
-        match self.expect {
-            Some(_) => self.remark("only the first `tcp-check expect` is kept".to_owned()),
-            None => self.expect = Some(data),
         }
     }
 
@@ -171,10 +221,14 @@ impl Settings {
         while let [first, others @ ..] = rest {
             match (*first, others) {
                 ("port", [port, ..]) => self.port = port.parse().ok(),
+                ("sni", [name, ..]) => self.server_name = Some((*name).to_owned()),
                 ("ssl", _) => self.speaks_tls = true,
-                _ => {}
+                // The port of the server or its parameters is the default here too.
+                ("default" | "linear", _) | ("comment", [_, ..]) => {}
+                _ => self.remark(format!("`connect {first}` of the check is left out")),
             }
-            rest = others;
+            let has_argument = ["port", "sni", "comment", "addr", "alpn", "proto"].contains(first);
+            rest = if has_argument { others.get(1..).unwrap_or_default() } else { others };
         }
     }
 
@@ -182,7 +236,7 @@ impl Settings {
     pub(super) fn check(&self, server: &Parameters) -> Value {
         let mut check = match self.kind {
             Kind::Http => json!({"http": self.http(server)}),
-            Kind::TcpScript | Kind::Connect => json!({"tcp": self.tcp(server)}),
+            Kind::TcpScript | Kind::Connect | Kind::TlsHello => json!({"tcp": self.tcp(server)}),
         };
         check["interval"] = json!(server.inter.as_deref().unwrap_or("2s"));
         if let Some(recheck) = &server.fastinter {
@@ -213,7 +267,7 @@ impl Settings {
         set("port", server.port.or(self.port).map(|port| json!(port)));
         if server.checks_by_tls() || self.speaks_tls {
             set("scheme", Some(json!("https")));
-            set("tls", Some(server.tls()));
+            set("tls", Some(self.tls(server)));
         }
         http
     }
@@ -230,11 +284,26 @@ impl Settings {
             set("send", self.send.clone());
             set("expect", self.expect.clone());
         }
-        if server.checks_by_tls() || self.speaks_tls {
-            set("tls", Some(server.tls()));
+        if self.kind == Kind::TlsHello {
+            set("tls", Some(json!({"insecureSkipVerify": true})));
+        } else if server.checks_by_tls() || self.speaks_tls {
+            set("tls", Some(self.tls(server)));
         }
         tcp
     }
+
+    fn tls(&self, server: &Parameters) -> Value {
+        let mut tls = server.tls();
+        if let Some(name) = &self.server_name {
+            tls["serverName"] = json!(name);
+        }
+        tls
+    }
+}
+
+/// Returns whether an option is a kind of check.
+fn is_check(option: &str) -> bool {
+    option.ends_with("-check") || option.ends_with("chk")
 }
 
 /// Returns the words without a leading `comment TEXT` and without `min-recv N`.

@@ -49,6 +49,7 @@ backend Main_DB
 # Found: 1, left out: 0.
 databases:
 # backend Main_DB of HAProxy
+# without an equal here, and left out: `timeout connect`
 - service: main-db
   namespace: prod
   port: 5432
@@ -123,6 +124,7 @@ fn each_kind_of_check_has_its_equal() {
             "tcp: {tls: {caFile: /etc/ca.pem, serverName: db}}",
         ),
         ("option httpchk\nno option httpchk", "tcp: {}"),
+        ("option ssl-hello-chk", "tcp: {tls: {insecureSkipVerify: true}}"),
     ] {
         assert_eq!(check_of(lines), check, "{lines}");
     }
@@ -136,7 +138,10 @@ fn a_check_without_an_equal_is_named() {
             "option httpchk\nhttp-check expect rstatus ^2",
             "`http-check expect rstatus ^2` is left out",
         ),
-        ("option tcp-check\ntcp-check send A\ntcp-check send B", "only the first `tcp-check send`"),
+        (
+            "option tcp-check\ntcp-check send A\ntcp-check send B",
+            "`tcp-check send B` is left out: a",
+        ),
         ("option tcp-check\ntcp-check set-var(x) int(1)", "`tcp-check set-var(x) int(1)` is left"),
     ] {
         let text = imported(&format!("backend a\n{lines}\nserver s 10.0.0.1:1 check"));
@@ -145,6 +150,63 @@ fn a_check_without_an_equal_is_named() {
     let text = imported("backend a\nserver s 10.0.0.1:1\nserver t 10.0.0.2:1 check addr 10.9.9.9");
     assert!(text.contains("# HAProxy does not check s; here all are checked"), "{text}");
     assert!(text.contains("# HAProxy checks t at another address"), "{text}");
+}
+
+#[test]
+fn a_script_is_cut_where_it_goes_on() {
+    let text = imported(
+        "backend a\noption httpchk\nhttp-check connect\nhttp-check send meth GET uri /one\n\
+         http-check expect status 200\nhttp-check connect port 99\nhttp-check send uri /two\n\
+         http-check expect status 201\nserver s 10.0.0.1:1 check",
+    );
+    assert!(text.contains("path: /one") && !text.contains("port: 99"), "{text}");
+    assert!(text.contains("expectedStatuses: [200]"), "{text}");
+    let text = unwrapped(&text);
+    for line in ["connect port 99", "send uri /two", "expect status 201"] {
+        assert!(text.contains(&format!("`http-check {line}` is left out: a check has")), "{text}");
+    }
+    let script = "option httpchk\nhttp-check connect addr 10.9.9.9 ssl sni x.example alpn h2";
+    let text = imported(&format!("backend a\n{script}\nserver s 10.0.0.1:1 check"));
+    assert!(text.contains("tls: {serverName: x.example}"), "{text}");
+    assert!(text.contains("`connect alpn`") && text.contains("`connect addr`"), "{text}");
+}
+
+#[test]
+fn a_keyword_without_an_equal_is_named() {
+    let text = unwrapped(&imported(
+        "defaults\nmode tcp\noption tcplog\nbalance leastconn\noption redispatch\n\
+         default-server maxconn 9\nbackend a\nno option redispatch\nuse-server s if TRUE\n\
+         brand-new x y\nserver s 10.0.0.1:1 check send-proxy\nserver t 10.0.0.2:1 track a/s",
+    ));
+    let list = "left out: `balance leastconn`, `brand-new x`, `use-server s`, `maxconn 9`, \
+                `send-proxy` (s), `track a/s` (t)\n";
+    assert!(text.contains(list), "{text}");
+    assert!(!text.contains("does not check"), "{text}");
+    let text = imported("backend a\n.if defined(X)\nserver s 10.0.0.1:1 check\n.endif");
+    assert!(text.contains("# it depends on `.if` in HAProxy"), "{text}");
+    let text = imported("backend a\nhttp-check send uri \"$X\"\nserver s 10.0.0.1:1 check");
+    assert!(text.contains("`http-check send` has a variable"), "{text}");
+}
+
+#[test]
+fn tls_is_verified_where_haproxy_verifies() {
+    let text = imported("global\nssl-server-verify none\nbackend a\nserver s 10.0.0.1:1 check ssl");
+    assert!(text.contains("tls: {insecureSkipVerify: true}"), "{text}");
+    let line = "server s 10.0.0.1:1 check ssl verify required ca-file /ca.pem crt /c.pem";
+    let text = imported(&format!("global\nssl-server-verify none\nbackend a\n{line}"));
+    assert!(text.contains("tls: {caFile: /ca.pem, certFile: /c.pem, keyFile: /c.pem}"), "{text}");
+    assert!(text.contains("# mount these files of HAProxy for the daemon: /c.pem, /ca.pem"));
+}
+
+#[test]
+fn what_is_not_published_as_it_is_becomes_a_draft() {
+    let disabled = "disabled\nserver s 10.0.0.1:1 check";
+    let socket = "server s 10.0.0.1:1 check\nserver t unix@/run/x.sock";
+    for (lines, words) in [(disabled, "is disabled in HAProxy"), (socket, "only the others")] {
+        let text = imported(&format!("backend a\n{lines}"));
+        assert!(unwrapped(&text).contains(words) && !text.contains("\ndatabases:"), "{text}");
+        assert!(text.contains("\n# - service: a\n"), "{text}");
+    }
 }
 
 #[test]
