@@ -61,6 +61,14 @@ impl WriteRecorder {
         std::mem::take(&mut *self.log.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Returns the number of Services that have had a write since the last call of `take`.
+    pub(crate) fn service_count(&self) -> usize {
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        let services: std::collections::HashSet<&str> =
+            log.iter().map(|write| &*write.service).collect();
+        services.len()
+    }
+
     /// Returns the number of writes since the last call.
     pub(crate) fn count(&self) -> usize {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).len()
