@@ -177,6 +177,12 @@ pub struct LeaseStatus {
     pub trouble: Option<String>,
 }
 
+/// Returns the host in the identity of a replica, HOST_UID. It is the name of the Pod, or that of
+/// the node with `hostNetwork`.
+pub(crate) fn host_of(identity: &str) -> &str {
+    identity.rsplit_once('_').map_or(identity, |(host, _)| host)
+}
+
 /// The permission of a replica to write, which ends before that of another can begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum WritePermission {
@@ -192,6 +198,15 @@ impl LeaseStatus {
             false => WritePermission::None,
         };
         Some(Self::of(name.to_string(), identity, lease.role(), permission))
+    }
+
+    /// Returns the trouble of a standby as a sentence.
+    pub(crate) fn describe_trouble(&self) -> Option<String> {
+        let trouble = text::visible_sentence(self.trouble.as_deref()?);
+        Some(match &self.holder {
+            Some(_) => format!("this replica could not take over: {trouble}"),
+            None => format!("this replica does not write, and none is known to: {trouble}"),
+        })
     }
 
     fn of(name: String, identity: &str, role: Role, permission: WritePermission) -> Self {

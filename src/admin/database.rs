@@ -1,12 +1,12 @@
 //! The page of one database, for people and as JSON.
 
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{Path, State};
 use axum::response::Response;
 
 use super::accept::MediaType;
 use super::chunked::{chunked, throttled};
 use super::encoding::Encoding;
-use super::overview::{as_html, as_text, bad_query};
+use super::overview::{as_html, as_text};
 use super::state::{AppState, json, no_such_database, shutting_down};
 use crate::config::DatabaseId;
 use crate::page::{self, Query};
@@ -32,14 +32,10 @@ pub(super) async fn json_page(
 pub(super) async fn html_page(
     State(state): State<AppState>,
     Path((namespace, service)): Path<(String, String)>,
-    RawQuery(query): RawQuery,
+    query: Query,
     encoding: Encoding,
     media_type: MediaType,
 ) -> Response {
-    let query = match Query::parse(query.as_deref().unwrap_or_default()) {
-        Ok(query) => query,
-        Err(error) => return bad_query(&error),
-    };
     let Some(snapshot) = state.monitor.snapshot().await else { return shutting_down() };
     let id = DatabaseId { namespace, service };
     let Some(status) = throttled(|| state.find(&snapshot, &id)).await else {

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use axum::extract::{RawQuery, State};
+use axum::extract::{FromRequestParts, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
@@ -19,14 +20,10 @@ const SURVEY_STEP: usize = 64;
 /// Returns the page of all databases.
 pub(super) async fn page(
     State(state): State<AppState>,
-    RawQuery(query): RawQuery,
+    query: Query,
     encoding: Encoding,
     media_type: MediaType,
 ) -> Response {
-    let query = match Query::parse(query.as_deref().unwrap_or_default()) {
-        Ok(query) => query,
-        Err(error) => return bad_query(&error),
-    };
     let Some(snapshot) = state.monitor.snapshot().await else { return shutting_down() };
     let survey = survey(&state, &snapshot, &query).await;
     let interval = page::refresh_interval(&query, survey.shown_targets());
@@ -78,6 +75,14 @@ pub(super) fn as_text(mut response: Response) -> Response {
 }
 
 /// Returns the answer to a query that cannot be understood.
-pub(super) fn bad_query(error: &str) -> Response {
+fn bad_query(error: &str) -> Response {
     (StatusCode::BAD_REQUEST, format!("the query is wrong: {error}\n")).into_response()
+}
+
+impl<S: Sync> FromRequestParts<S> for Query {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Response> {
+        Query::parse(parts.uri.query().unwrap_or_default()).map_err(|error| bad_query(&error))
+    }
 }

@@ -10,7 +10,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::query::{Filter, Query, Refresh};
 use super::text::{calendar, foreign, sentence, since, until};
-use crate::status::{LeftBehind, ReplicaStatus};
+use crate::status::{LeftBehind, ReplicaStatus, host_of};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -72,7 +72,7 @@ pub(super) fn header(replica: &ReplicaStatus) -> Markup {
 }
 
 fn role(replica: &ReplicaStatus) -> Markup {
-    let identity = replica.lease.as_ref().map(|lease| pod(&lease.identity));
+    let identity = replica.lease.as_ref().map(|lease| host_of(&lease.identity));
     html! {
         @if let Some(identity) = identity { (foreign(identity)) ", " }
         (replica.role.as_str())
@@ -80,11 +80,6 @@ fn role(replica: &ReplicaStatus) -> Markup {
             " by the Lease " (foreign(&lease.name))
         }
     }
-}
-
-/// Returns the name of the Pod in an identity.
-fn pod(identity: &str) -> &str {
-    identity.split_once('_').map_or(identity, |(pod, _)| pod)
 }
 
 fn frozen(replica: &ReplicaStatus) -> Markup {
@@ -117,9 +112,9 @@ fn standby(replica: &ReplicaStatus) -> Markup {
                 @match &lease.holder {
                     Some(holder) => {
                         @let namespace = lease.name.split('/').next().unwrap_or_default();
-                        "The holder of the Lease is " (foreign(pod(holder))) "; its page: "
+                        "The holder of the Lease is " (foreign(host_of(holder))) "; its page: "
                         code {
-                            "kubectl -n " (namespace) " port-forward pod/" (pod(holder)) " 8080"
+                            "kubectl -n " (namespace) " port-forward pod/" (host_of(holder)) " 8080"
                         }
                     }
                     None => "Nobody is known to hold the Lease, so no change is written.",

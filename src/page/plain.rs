@@ -63,8 +63,7 @@ fn target(text: &mut String, target: &TargetStatus, now: Time) {
     };
     let _ = writeln!(text, "{}", reason.map(|it| format!(": {}", visible(it))).unwrap_or_default());
     if let Some(membership) = target.membership.as_ref().filter(|_| !target.published) {
-        let planned =
-            if membership.planned == Some(true) { "planned, but not in yet: " } else { "" };
+        let planned = if target.planned() == Some(true) { "planned, but not in yet: " } else { "" };
         let (why, until) = (visible_sentence(&membership.why), visible_sentence(&membership.until));
         let label = membership.until_label();
         let _ = writeln!(text, "    {planned}{why}; {label} {until}");

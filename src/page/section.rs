@@ -275,7 +275,7 @@ fn why(target: &TargetStatus, now: Time) -> Markup {
 /// Renders whether the cluster holds the address, and the rule behind it unless the target is well.
 fn membership(target: &TargetStatus) -> Markup {
     let membership = target.membership.as_ref();
-    let planned = membership.and_then(|membership| membership.planned);
+    let planned = target.planned();
     let is_plain = target.mark() == TargetMark::Up
         && target.failures == 0
         && target.inconclusive_since.is_none();

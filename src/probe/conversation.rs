@@ -219,3 +219,18 @@ pub(crate) fn quote_server(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(&text[..text.len().min(4 * 121)]);
     quote(&text, 120)
 }
+
+/// Returns whether a result is as a row of a test has it: empty for a pass, with `?` at the start
+/// if it is inconclusive, and with `…` at the end if only the start of the reason counts.
+#[cfg(test)]
+pub(crate) fn is_expected(result: &ProbeResult<()>, expected: &str) -> bool {
+    match (result, expected.strip_prefix('?')) {
+        (Ok(()), None) => expected.is_empty(),
+        (Err(crate::health::Verdict::Inconclusive(reason)), Some(expected)) => reason == expected,
+        (Err(crate::health::Verdict::Fail(reason)), None) => match expected.strip_suffix('…') {
+            Some(start) => reason.starts_with(start),
+            None => reason == expected,
+        },
+        _ => false,
+    }
+}

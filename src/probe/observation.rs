@@ -103,17 +103,30 @@ pub(crate) struct Freshness {
 
 impl Freshness {
     /// Records that the data is up to date, as a primary's is.
-    pub(crate) fn set_current(&mut self, now: Instant) {
+    fn set_current(&mut self, now: Instant) {
         self.fresh_at = Some(now);
     }
 
-    /// Checks the lag against its limit, and returns the most that it can be.
-    pub(crate) fn check(
+    /// Checks the lag of a replica if that has a limit, and returns the most that it can be. The
+    /// data of any other server counts as up to date.
+    pub(crate) fn check_role(
         &mut self,
+        role: ServerRole,
         lag: Lag,
-        max_lag: Duration,
+        max_lag: Option<Duration>,
         now: Instant,
-    ) -> ProbeResult<Duration> {
+    ) -> ProbeResult<Option<Duration>> {
+        match (role, max_lag) {
+            (ServerRole::Replica, Some(max_lag)) => self.check(lag, max_lag, now).map(Some),
+            _ => {
+                self.set_current(now);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Checks the lag against its limit, and returns the most that it can be.
+    fn check(&mut self, lag: Lag, max_lag: Duration, now: Instant) -> ProbeResult<Duration> {
         match lag {
             Lag::Known(lag) => self.fresh_at = now.checked_sub(lag),
             Lag::Unknown(_) => _ = self.fresh_at.get_or_insert(now),

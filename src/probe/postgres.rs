@@ -44,7 +44,7 @@ use super::conversation::{Conversation, Protocol, TlsRequest, Transport};
 use super::credentials::Credentials;
 use super::kind::{CheckProber, NewProber};
 use super::native::NativeProber;
-use super::observation::{Freshness, Observation, ServerRole};
+use super::observation::{Freshness, Observation};
 use super::phase::{Phase, ProbeResult};
 use super::target::Target;
 use crate::config::{PostgresCheck, Role};
@@ -191,15 +191,7 @@ impl Postgres {
             return Err(Phase::Role.fail("primary, but read-only"));
         }
         let mut memory = self.memory();
-        let lag = match (role, self.max_lag) {
-            (ServerRole::Replica, Some(max_lag)) => {
-                Some(memory.freshness.check(lag, max_lag, now)?)
-            }
-            _ => {
-                memory.freshness.set_current(now);
-                None
-            }
-        };
+        let lag = memory.freshness.check_role(role, lag, self.max_lag, now)?;
         let product = (!version.is_empty()).then(|| format!("{PRODUCT} {version}").into());
         memory.observation = Observation { role: Some(role), lag, product, note: None };
         Ok(())

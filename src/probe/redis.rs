@@ -142,15 +142,7 @@ impl Redis {
     fn check(&self, role: ServerRole, lag: Lag, now: Instant) -> ProbeResult<()> {
         role.check(self.role)?;
         let mut memory = self.memory();
-        let lag = match (role, self.max_lag) {
-            (ServerRole::Replica, Some(max_lag)) => {
-                Some(memory.freshness.check(lag, max_lag, now)?)
-            }
-            _ => {
-                memory.freshness.set_current(now);
-                None
-            }
-        };
+        let lag = memory.freshness.check_role(role, lag, self.max_lag, now)?;
         memory.observation = Observation { role: Some(role), lag, ..Observation::default() };
         Ok(())
     }

@@ -65,6 +65,11 @@ impl TargetMark {
 }
 
 impl TargetStatus {
+    /// Returns whether the plan has the target; none while that is undecided.
+    pub(crate) fn planned(&self) -> Option<bool> {
+        self.membership.as_ref().and_then(|membership| membership.planned)
+    }
+
     /// Returns the mark.
     pub fn mark(&self) -> TargetMark {
         match self.health {

@@ -9,6 +9,7 @@ use unicode_width::UnicodeWidthStr as _;
 use super::text::{address_list, between, calendar, duration, visible, visible_sentence};
 use super::{
     DaemonStatus, DatabaseStatus, ReplicaRole, ReplicaStatus, TargetMark, TargetStatus, Time,
+    host_of,
 };
 
 /// Targets that a row lists.
@@ -131,7 +132,7 @@ fn replica_line(replica: &ReplicaStatus, Replicas { ready, held_since }: Replica
 
 /// Returns the name of the Pod in the identity of a replica.
 fn pod_of(identity: &str) -> String {
-    visible(identity.rsplit_once('_').map_or(identity, |(pod, _)| pod))
+    visible(host_of(identity))
 }
 
 /// Returns a line for each thing about the replica that a person should know.
@@ -148,14 +149,8 @@ fn banners(replica: &ReplicaStatus) -> Vec<String> {
         ));
     }
     if let (ReplicaRole::Standby, Some(lease)) = (replica.role, &replica.lease) {
-        lines.push(match (&lease.trouble, &lease.holder) {
-            (Some(trouble), Some(_)) => {
-                format!("this replica could not take over: {}", visible_sentence(trouble))
-            }
-            (Some(trouble), None) => format!(
-                "this replica does not write, and none is known to: {}",
-                visible_sentence(trouble)
-            ),
+        lines.push(match (lease.describe_trouble(), &lease.holder) {
+            (Some(trouble), _) => trouble,
             (None, Some(holder)) => {
                 format!("this replica does not write; {} does", pod_of(holder))
             }
@@ -305,8 +300,7 @@ fn out(database: &DatabaseStatus, now: Time) -> String {
         format!("{} refused: {}", visible(&rejected.address), visible(&rejected.reason))
     }));
     let is_out = |target: &&TargetStatus| {
-        let planned = target.membership.as_ref().and_then(|membership| membership.planned);
-        target.mark() == TargetMark::Down || !planned.unwrap_or(target.published)
+        target.mark() == TargetMark::Down || !target.planned().unwrap_or(target.published)
     };
     let mut out: Vec<&TargetStatus> = database.targets.iter().filter(is_out).collect();
     out.sort_by_key(|target| target.mark());

@@ -24,6 +24,19 @@ pub(crate) const PATIENT: Duration = Duration::from_secs(10);
 /// A timeout for servers that never answer.
 pub(crate) const SHORT: Duration = Duration::from_millis(500);
 
+/// Waits until a check has this verdict.
+pub(crate) async fn expect_verdict(kind: CheckKind, expected: Verdict) {
+    let start = Instant::now();
+    loop {
+        let verdict = probe_once(kind.clone(), PATIENT).await;
+        if verdict == expected {
+            return;
+        }
+        assert!(start.elapsed() < Duration::from_secs(60), "{verdict:?}, not {expected:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 pub(crate) fn pass() -> Verdict {
     Verdict::Pass
 }

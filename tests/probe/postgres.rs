@@ -37,15 +37,7 @@ async fn probe(check: &PostgresCheck) -> Verdict {
 }
 
 async fn becomes(check: &PostgresCheck, expected: Verdict) {
-    let start = std::time::Instant::now();
-    loop {
-        let verdict = probe(check).await;
-        if verdict == expected {
-            return;
-        }
-        assert!(start.elapsed() < Duration::from_secs(60), "{verdict:?}, not {expected:?}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    expect_verdict(CheckKind::Postgres(check.clone()), expected).await;
 }
 
 /// Returns the command of a program of PostgreSQL, as the user of the servers.

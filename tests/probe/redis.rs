@@ -61,15 +61,7 @@ async fn say(port: u16, line: &str) -> String {
 
 /// Waits until a check has this verdict.
 async fn becomes(check: &RedisCheck, expected: Verdict) {
-    let start = std::time::Instant::now();
-    loop {
-        let verdict = probe(check).await;
-        if verdict == expected {
-            return;
-        }
-        assert!(start.elapsed() < Duration::from_secs(60), "{verdict:?}, not {expected:?}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    expect_verdict(CheckKind::Redis(check.clone()), expected).await;
 }
 
 #[tokio::test]

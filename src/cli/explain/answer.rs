@@ -90,8 +90,7 @@ fn target_lines(
     target: &TargetStatus,
 ) {
     let now = replica.now;
-    let membership = target.membership.as_ref();
-    let planned = membership.and_then(|membership| membership.planned);
+    let planned = target.planned();
     let is_known = database.published.is_some();
     let is_out = if is_known { !target.published } else { planned != Some(true) };
     page.headline(&headline(database, target, planned, now));
@@ -129,7 +128,7 @@ fn cause_lines(
 ) {
     let now = replica.now;
     let membership = target.membership.as_ref();
-    let planned = membership.and_then(|membership| membership.planned);
+    let planned = target.planned();
     let is_missing = planned == Some(true) && !target.published;
     if is_missing {
         page.line("because", &format!("the plan is not done: {}", condition(database, now)));
@@ -303,19 +302,15 @@ fn cluster_lines(page: &mut Page, replica: &ReplicaStatus, database: &DatabaseSt
     }
     let writer = match (replica.role, &replica.lease) {
         (ReplicaRole::DryRun, _) => Some("this is a dry run, which writes nothing".to_owned()),
-        (ReplicaRole::Standby, Some(lease)) => Some(match (&lease.trouble, &lease.holder) {
-            (Some(trouble), Some(_)) => {
-                format!("this replica could not take over: {}", visible_sentence(trouble))
-            }
-            (Some(trouble), None) => format!(
-                "this replica does not write, and none is known to: {}",
-                visible_sentence(trouble)
-            ),
-            (None, Some(holder)) => {
-                format!("this replica does not write; {} does", visible(holder))
-            }
-            (None, None) => "no replica holds the Lease, so none writes".to_owned(),
-        }),
+        (ReplicaRole::Standby, Some(lease)) => {
+            Some(match (lease.describe_trouble(), &lease.holder) {
+                (Some(trouble), _) => trouble,
+                (None, Some(holder)) => {
+                    format!("this replica does not write; {} does", visible(holder))
+                }
+                (None, None) => "no replica holds the Lease, so none writes".to_owned(),
+            })
+        }
         _ => None,
     };
     if let Some(writer) = writer {

@@ -9,7 +9,7 @@ use super::*;
 use crate::clock;
 use crate::config::ValueSource;
 use crate::health::Verdict;
-use crate::probe::conversation::{Ending, Exchange};
+use crate::probe::conversation::{Ending, Exchange, is_expected};
 
 fn check() -> PostgresCheck {
     PostgresCheck {
@@ -186,18 +186,6 @@ fn rows() -> Vec<(PostgresCheck, Vec<u8>, &'static str)> {
         rows.push((check(), foreign.to_vec(), FOREIGN));
     }
     rows
-}
-
-fn is_expected(result: &ProbeResult<()>, expected: &str) -> bool {
-    match (result, expected.strip_prefix('?')) {
-        (Ok(()), None) => expected.is_empty(),
-        (Err(Verdict::Inconclusive(reason)), Some(expected)) => reason == expected,
-        (Err(Verdict::Fail(reason)), None) => match expected.strip_suffix('…') {
-            Some(start) => reason.starts_with(start),
-            None => reason == expected,
-        },
-        _ => false,
-    }
 }
 
 fn begins(result: &ProbeResult<()>) -> bool {

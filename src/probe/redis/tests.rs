@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::clock;
 use crate::config::ValueSource;
-use crate::probe::conversation::Exchange;
+use crate::probe::conversation::{Exchange, is_expected};
 
 fn check() -> RedisCheck {
     RedisCheck { port: 6379, role: Role::Any, max_lag: None, user: None, password: None, tls: None }
@@ -135,18 +135,6 @@ const REFUSED_ERR: &str = "?auth: refused (ERR): is the password right?";
 const REFUSED_NONE: &str = "?auth: refused (): is the password right?";
 const NO_NEED: &str = "?auth: the server has no password; remove `password`";
 const PROTECTED: &str = "?ping: protected mode: Redis takes no clients from other hosts";
-
-fn is_expected(result: &ProbeResult<()>, expected: &str) -> bool {
-    match (result, expected.strip_prefix('?')) {
-        (Ok(()), None) => expected.is_empty(),
-        (Err(Verdict::Inconclusive(reason)), Some(expected)) => reason == expected,
-        (Err(Verdict::Fail(reason)), None) => match expected.strip_suffix('…') {
-            Some(start) => reason.starts_with(start),
-            None => reason == expected,
-        },
-        _ => false,
-    }
-}
 
 #[test]
 fn each_answer_has_its_verdict_in_every_split() {
