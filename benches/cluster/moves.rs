@@ -56,7 +56,7 @@ pub(crate) async fn measure(fixture: &Fixture, scale: Scale) -> Vec<Row> {
         dns.set(&name(index), Reply::addresses([ips[1]], TTL));
     }
     eventually(TIMEOUT, "a write for each Service", async || {
-        let count = recorder.service_count();
+        let count = recorder.count();
         if count >= services { Ok(()) } else { Err(count.to_string()) }
     })
     .await;
@@ -135,8 +135,7 @@ fn moves(moved_at: &[Instant], dns: &NameServer, recorder: &WriteRecorder) -> Ve
     }
     let of_service = |(index, moved_at): (usize, &Instant)| {
         let writes = writes.get(&fixture::service(index)).map(Vec::as_slice).unwrap_or_default();
-        let mut after = writes.iter().filter(|write| write.answered >= *moved_at);
-        let Some(write) = after.next() else { panic!("no write for a move, but {writes:?}") };
+        let [write] = writes else { panic!("one write for one move, not {writes:?}") };
         assert_eq!(write.status, 200, "{write:?}");
         let mut asked = asked.get(&name(index)).into_iter().flatten();
         let asked = asked.find(|at| *at >= moved_at).expect("a write has a question before it");

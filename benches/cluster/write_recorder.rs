@@ -61,14 +61,6 @@ impl WriteRecorder {
         std::mem::take(&mut *self.log.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Returns the number of Services that have had a write since the last call of `take`.
-    pub(crate) fn service_count(&self) -> usize {
-        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        let services: std::collections::HashSet<&str> =
-            log.iter().map(|write| &*write.service).collect();
-        services.len()
-    }
-
     /// Returns the number of writes since the last call.
     pub(crate) fn count(&self) -> usize {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).len()
@@ -148,11 +140,13 @@ async fn pump(
     }
 }
 
-/// Returns the name of the object if this is the beginning of a PATCH.
+/// Returns the name of the object if this is the beginning of a PATCH of Endpoints. Events are
+/// patched too.
 fn patched(bytes: &[u8]) -> Option<String> {
     let line = bytes.strip_prefix(b"PATCH ")?.split(|byte| *byte == b' ').next()?;
     let path = std::str::from_utf8(line).ok()?.split('?').next()?;
-    path.rsplit('/').next().map(str::to_owned)
+    let (before, name) = path.rsplit_once('/')?;
+    before.ends_with("/endpoints").then(|| name.to_owned())
 }
 
 /// Returns the status if this is the beginning of an answer.
