@@ -145,6 +145,18 @@ async fn the_api_answers_with_errors() {
     fixture.expect_endpoints(&[0, 2]).await;
     fixture.databases[1].restart().await;
     fixture.expect_endpoints(&[0, 1, 2]).await;
+    // A write waits already when every call begins to conflict, also that which reads the Service
+    // before the write.
+    proxy.refuse().await;
+    fixture.databases[2].stop().await;
+    up(&daemon, 2.0).await;
+    fixture.expect_condition_with(&daemon, "ApiUnavailable", "get services").await;
+    proxy.answer(409);
+    fixture.expect_condition_with(&daemon, "ApiUnavailable", "409").await;
+    proxy.heal().await;
+    fixture.expect_endpoints(&[0, 1]).await;
+    fixture.databases[2].restart().await;
+    fixture.expect_endpoints(&[0, 1, 2]).await;
     // A version that a watch asks for may be gone (410), which leads to a new list.
     proxy.answer(410);
     fixture.databases[0].stop().await;

@@ -254,9 +254,6 @@ impl Executor<'_> {
             WriteError::Standby(reason) => {
                 (Condition::new(ConditionKind::Standby, reason), Duration::ZERO)
             }
-            WriteError::Api(error) if error.kind == ErrorKind::Conflict => {
-                return Requeue::OnChangeOr(self.state.backoff.next());
-            }
             WriteError::Api(error) => {
                 let retry_after = error.retry_after;
                 (Condition::from(error), retry_after)
