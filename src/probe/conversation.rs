@@ -67,21 +67,50 @@ pub(crate) trait Protocol: Send + Sync {
         now: Instant,
     ) -> ProbeResult<Box<dyn Conversation>>;
 
-    /// Returns the request for TLS that comes before the handshake, if the protocol has one.
-    fn tls_request(&self) -> Option<TlsRequest> {
-        None
+    /// Returns the place of the TLS handshake, if the check speaks TLS.
+    fn tls_start(&self) -> TlsStart {
+        TlsStart::AtOnce
     }
+
+    /// Returns whether the server's program must learn of a connection before it gets any data,
+    /// because it speaks first.
+    fn server_speaks_first(&self, _now: Instant) -> bool {
+        false
+    }
+
+    /// Records that a connect has failed.
+    fn on_connect_failure(&self, _failure: ConnectFailure, _now: Instant) {}
 
     /// Returns the details that the newest passed probe has found.
     fn observation(&self) -> Observation;
 }
 
-/// A request for TLS on a connection that begins without it, and the byte that grants it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct TlsRequest {
-    pub request: &'static [u8],
-    pub granted: u8,
-    pub refused: u8,
+/// The place of the TLS handshake in a conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TlsStart {
+    /// Before all messages.
+    AtOnce,
+    /// After messages without TLS, in which the client asks for it.
+    OnRequest,
+}
+
+/// The way in which a connect has failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ConnectFailure {
+    /// The target's kernel answered that nothing listens.
+    Refused,
+    /// Any other, most often no answer.
+    Other,
+}
+
+impl ConnectFailure {
+    pub(crate) fn new(verdict: &Verdict) -> Self {
+        if *verdict == Phase::Connect.fail("refused") {
+            ConnectFailure::Refused
+        } else {
+            ConnectFailure::Other
+        }
+    }
 }
 
 /// The client's side of one conversation.
@@ -104,6 +133,17 @@ pub(crate) trait Conversation: Send + Sync {
     fn take_work(&mut self) -> Option<Work> {
         None
     }
+
+    /// Returns whether the TLS handshake comes now, after the output.
+    fn awaits_handshake(&self) -> bool {
+        false
+    }
+
+    /// Continues after the TLS handshake, if that was awaited.
+    fn on_handshake(&mut self, _output: &mut Vec<u8>) {}
+
+    /// Records the verdict that has ended the conversation. A probe that is dropped has none.
+    fn on_failure(&mut self, _verdict: &Verdict) {}
 }
 
 /// A conversation with its buffers and its limits.
@@ -176,6 +216,31 @@ impl Exchange {
     /// Returns a computation without which the conversation can't continue.
     pub(crate) fn take_work(&mut self) -> Option<Work> {
         self.conversation.take_work()
+    }
+
+    pub(crate) fn awaits_handshake(&self) -> bool {
+        self.conversation.awaits_handshake()
+    }
+
+    /// Checks that nothing has come that the handshake would not protect. More bytes would be plain
+    /// text that looks as if it came through TLS.
+    pub(crate) fn check_nothing_unread(&self) -> ProbeResult<()> {
+        match self.rest.is_empty() {
+            true => Ok(()),
+            false => Err(Phase::Tls.fail("bytes before the handshake")),
+        }
+    }
+
+    /// Continues after the TLS handshake.
+    pub(crate) fn on_handshake(&mut self) {
+        self.conversation.on_handshake(&mut self.output);
+    }
+
+    /// Records the verdict that has ended the conversation.
+    pub(crate) fn on_result(&mut self, result: &ProbeResult<()>) {
+        if let Err(verdict) = result {
+            self.conversation.on_failure(verdict);
+        }
     }
 
     /// Continues after a computation.

@@ -13,14 +13,14 @@ use rustix::net::{self, SendFlags};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::conversation::{Ending, Exchange, Protocol, TlsRequest, Transport};
+use super::conversation::{ConnectFailure, Ending, Exchange, Protocol, TlsStart, Transport};
 use super::kind::{CheckProber, PlainProtocol, Workload};
 use super::observation::Observation;
 use super::phase::{Phase, ProbeResult, Progress};
 use super::stream::close;
-use super::stream::connect::connect;
+use super::stream::connect::{connect, connect_unnoticed};
 use super::target::Target;
-use super::tls::{self, Alpn, TlsConnection};
+use super::tls::{self, Alpn, PreparedHandshake, TlsConnection};
 use super::value;
 use crate::clock;
 use crate::config::Tls;
@@ -53,22 +53,14 @@ impl NativeProber {
         };
         self.protocol.prepare().await?;
         let handshake = tls.prepare().await?;
-        progress.enter(Phase::Connect);
-        let mut stream = connect(self.address).await?;
-        progress.enter(Phase::Tls);
-        if let Some(request) = self.protocol.tls_request() {
-            request_tls(&mut stream, request).await?;
+        let mut session =
+            Session::start(self.address, &self.protocol, Transport::Tls, progress).await?;
+        if self.protocol.tls_start() == TlsStart::OnRequest {
+            session.converse(progress).await?;
         }
-        let connection = handshake.run(stream).await?;
-        let observer = connection.observer.clone();
-        let conversation = self.protocol.clone().start(Transport::Tls, clock::now())?;
-        let exchange = Exchange::new(conversation);
-        let mut session = TlsSession { connection: Some(connection), exchange };
-        let TlsSession { connection: Some(connection), exchange } = &mut session else {
-            return Ok(());
-        };
-        let failed = |phase: Phase, error: &io::Error| observer.verdict(phase, error);
-        converse(&mut connection.stream, exchange, progress, failed).await
+        progress.enter(Phase::Tls);
+        session.start_tls(handshake).await?;
+        session.converse(progress).await
     }
 }
 
@@ -102,12 +94,8 @@ pub(crate) async fn run_plain(
     progress: &Progress,
 ) -> ProbeResult<()> {
     protocol.prepare().await?;
-    progress.enter(Phase::Connect);
-    let stream = connect(address).await?;
-    let exchange = Exchange::new(protocol.clone().start(Transport::Plain, clock::now())?);
-    let mut session = PlainSession { stream, exchange };
-    let PlainSession { stream, exchange } = &mut session;
-    converse(stream, exchange, progress, |phase, error| phase.io_error(error)).await
+    let mut session = Session::start(address, protocol, Transport::Plain, progress).await?;
+    session.converse(progress).await
 }
 
 /// Ends a plain connection as its protocol wants it, but for the reset that the close sends.
@@ -123,57 +111,120 @@ pub(crate) fn end(socket: impl AsFd, ending: Ending) {
     }
 }
 
-/// A plain connection that ends as its protocol wants it, also when the deadline drops the probe.
-struct PlainSession {
-    stream: TcpStream,
+/// A connection and its conversation. It ends as its protocol wants it, also when the deadline
+/// drops the probe.
+struct Session {
+    /// None during the TLS handshake, which a reset ends.
+    connection: Option<Connection>,
     exchange: Exchange,
 }
 
-impl Drop for PlainSession {
-    fn drop(&mut self) {
-        end(&self.stream, self.exchange.ending());
-    }
+enum Connection {
+    Plain(TcpStream),
+    Tls(TlsConnection),
 }
 
-/// A connection over TLS that ends with the protocol's last message, a close_notify, a FIN and a
-/// reset, also when the deadline drops the probe. All servers take that as an orderly end.
-struct TlsSession {
-    connection: Option<TlsConnection>,
-    exchange: Exchange,
-}
-
-impl Drop for TlsSession {
-    fn drop(&mut self) {
-        let Some(connection) = self.connection.take() else { return };
-        let farewell = match self.exchange.ending() {
-            Ending::Farewell(message) => message,
-            Ending::Reset | Ending::FinReset => b"",
+impl Session {
+    async fn start(
+        address: SocketAddr,
+        protocol: &Arc<dyn Protocol>,
+        transport: Transport,
+        progress: &Progress,
+    ) -> ProbeResult<Self> {
+        progress.enter(Phase::Connect);
+        let now = clock::now();
+        let mut watch = ConnectWatch { protocol: Some(protocol) };
+        let connected = match protocol.server_speaks_first(now) {
+            true => connect(address).await,
+            false => connect_unnoticed(address).await,
         };
-        close::send_fin(connection.close_after(farewell));
+        watch.end(connected.as_ref().err());
+        let stream = connected?;
+        let exchange = Exchange::new(protocol.clone().start(transport, now)?);
+        Ok(Self { connection: Some(Connection::Plain(stream)), exchange })
+    }
+
+    /// Sends and reads until the conversation has a result or awaits the TLS handshake.
+    async fn converse(&mut self, progress: &Progress) -> ProbeResult<()> {
+        let Self { connection: Some(connection), exchange } = self else { return Ok(()) };
+        let result = match connection {
+            Connection::Plain(stream) => {
+                let failed = |phase: Phase, error: &io::Error| phase.io_error(error);
+                converse(stream, exchange, progress, failed).await
+            }
+            Connection::Tls(TlsConnection { stream, observer }) => {
+                let failed = |phase: Phase, error: &io::Error| observer.verdict(phase, error);
+                converse(stream, exchange, progress, failed).await
+            }
+        };
+        exchange.on_result(&result);
+        result
+    }
+
+    async fn start_tls(&mut self, handshake: PreparedHandshake) -> ProbeResult<()> {
+        let Some(Connection::Plain(stream)) = self.connection.take() else { return Ok(()) };
+        let result = async {
+            self.exchange.check_nothing_unread()?;
+            if stream.try_read(&mut [0]).is_ok_and(|read| read > 0) {
+                return Err(Phase::Tls.fail("bytes before the handshake"));
+            }
+            handshake.run(stream).await
+        };
+        match result.await {
+            Ok(connection) => {
+                self.connection = Some(Connection::Tls(connection));
+                self.exchange.on_handshake();
+                Ok(())
+            }
+            Err(verdict) => {
+                let result = Err(verdict);
+                self.exchange.on_result(&result);
+                result
+            }
+        }
     }
 }
 
-/// Asks for TLS on a connection that begins without it.
-async fn request_tls(stream: &mut TcpStream, tls: TlsRequest) -> ProbeResult<()> {
-    let failed = |error: io::Error| Phase::Tls.io_error(&error);
-    stream.write_all(tls.request).await.map_err(failed)?;
-    // Exactly one byte: more of them would be plain text that looks as if it came through TLS.
-    let answer = stream.read_u8().await.map_err(failed)?;
-    if answer == tls.refused {
-        return Err(Phase::Tls.fail("the server does not speak TLS"));
+impl Drop for Session {
+    fn drop(&mut self) {
+        match self.connection.take() {
+            Some(Connection::Plain(stream)) => end(&stream, self.exchange.ending()),
+            // The protocol's last message, a close_notify, a FIN and a reset. All servers take that
+            // as an orderly end.
+            Some(Connection::Tls(connection)) => {
+                let farewell = match self.exchange.ending() {
+                    Ending::Farewell(message) => message,
+                    Ending::Reset | Ending::FinReset => b"",
+                };
+                close::send_fin(connection.close_after(farewell));
+            }
+            None => {}
+        }
     }
-    if answer != tls.granted {
-        return Err(
-            Phase::Tls.fail("the server answered neither yes nor no to the request for TLS")
-        );
-    }
-    if stream.try_read(&mut [0]).is_ok_and(|read| read > 0) {
-        return Err(Phase::Tls.fail("bytes before the handshake"));
-    }
-    Ok(())
 }
 
-/// Sends and reads until the conversation has a result.
+/// A connect under way. Tells the protocol of its failure, also when the deadline drops it.
+struct ConnectWatch<'a> {
+    protocol: Option<&'a Arc<dyn Protocol>>,
+}
+
+impl ConnectWatch<'_> {
+    fn end(&mut self, failure: Option<&Verdict>) {
+        if let (Some(protocol), Some(verdict)) = (self.protocol.take(), failure) {
+            protocol.on_connect_failure(ConnectFailure::new(verdict), clock::now());
+        }
+    }
+}
+
+impl Drop for ConnectWatch<'_> {
+    fn drop(&mut self) {
+        if let Some(protocol) = self.protocol {
+            protocol.on_connect_failure(ConnectFailure::Other, clock::now());
+        }
+    }
+}
+
+/// Sends and reads until the conversation has a result or awaits the TLS handshake.
 async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     exchange: &mut Exchange,
@@ -211,6 +262,10 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
         if let Some(result) = result {
             progress.decide(&result);
             return result;
+        }
+        if exchange.awaits_handshake() {
+            let failed = |error: io::Error| error_verdict(Phase::Tls, &error);
+            return stream.write_all(exchange.output()).await.map_err(failed);
         }
     }
 }

@@ -40,7 +40,7 @@ use futures::future::BoxFuture;
 use self::dialog::Dialog;
 use self::query::Standing;
 use self::scram::{Challenge, Keys};
-use super::conversation::{Conversation, Protocol, TlsRequest, Transport};
+use super::conversation::{Conversation, Protocol, TlsStart, Transport};
 use super::credentials::Credentials;
 use super::kind::{CheckProber, NewProber};
 use super::native::NativeProber;
@@ -118,8 +118,8 @@ impl Protocol for Postgres {
         Ok(Box::new(Dialog::new(self, user, password, transport, now)))
     }
 
-    fn tls_request(&self) -> Option<TlsRequest> {
-        Some(TlsRequest { request: wire::SSL_REQUEST, granted: b'S', refused: b'N' })
+    fn tls_start(&self) -> TlsStart {
+        TlsStart::OnRequest
     }
 
     fn observation(&self) -> Observation {

@@ -7,4 +7,4 @@ mod handshake;
 mod verifier;
 
 pub(crate) use config::Alpn;
-pub(crate) use handshake::{Connector, TlsConnection};
+pub(crate) use handshake::{Connector, PreparedHandshake, TlsConnection};

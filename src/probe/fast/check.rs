@@ -3,13 +3,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::Method;
 
 use crate::clock;
 use crate::config::{CheckKind, HttpCheck, Scheme, TcpCheck};
-use crate::probe::conversation::Protocol;
+use crate::health::Verdict;
+use crate::probe::conversation::{ConnectFailure, Protocol};
 use crate::probe::http::{Expectation, RequestTemplate};
 use crate::probe::kind::PlainProtocol;
 use crate::probe::observation::Observation;
@@ -68,6 +69,13 @@ impl FastCheck {
         match &self.kind {
             FastKind::Native(protocol) => protocol.is_ready(clock::now()),
             _ => true,
+        }
+    }
+
+    /// Records that a connect has failed.
+    pub(super) fn on_connect_failure(&self, verdict: &Verdict, now: Instant) {
+        if let FastKind::Native(protocol) = &self.kind {
+            protocol.on_connect_failure(ConnectFailure::new(verdict), now);
         }
     }
 

@@ -43,20 +43,22 @@ impl NativeExchange {
             }
         }
         let advance = self.read(socket, read_buf);
-        if let Advance::Ended(_) = &advance {
-            self.end(socket);
+        if let Advance::Ended(result) = &advance {
+            self.end(socket, result);
         }
         advance
     }
 
     /// Returns the result at the deadline, and ends the conversation.
-    pub(super) fn time_out(&self, socket: &OwnedFd, timeout: Duration) -> ProbeResult<()> {
-        self.end(socket);
-        self.exchange.timed_out(timeout)
+    pub(super) fn time_out(&mut self, socket: &OwnedFd, timeout: Duration) -> ProbeResult<()> {
+        let result = self.exchange.timed_out(timeout);
+        self.end(socket, &result);
+        result
     }
 
     /// Ends the connection as the protocol wants it, but for the reset that the close sends.
-    fn end(&self, socket: &OwnedFd) {
+    fn end(&mut self, socket: &OwnedFd, result: &ProbeResult<()>) {
+        self.exchange.on_result(result);
         native::end(socket, self.exchange.ending());
     }
 

@@ -8,7 +8,6 @@ use std::time::Instant;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
-use rustix::net::sockopt;
 
 use super::check::{FastCheck, FastKind};
 use super::exchange::{Advance, FastExchange};
@@ -46,7 +45,8 @@ impl FastProbe {
         epoll: &OwnedFd,
         event_data: u64,
     ) -> ProbeResult<Self> {
-        let socket = connect(check, epoll, EventData::new_u64(event_data))?;
+        let socket = connect(check, now, epoll, EventData::new_u64(event_data))
+            .inspect_err(|verdict| check.on_connect_failure(verdict, now))?;
         let check = check.clone();
         Ok(Self { socket, check, token, generation: 0, started: now, stage: Stage::Connecting })
     }
@@ -60,6 +60,7 @@ impl FastProbe {
     ) -> Advance {
         if matches!(self.stage, Stage::Connecting) {
             if let Err(verdict) = self.check_connected(flags, first_ephemeral_port) {
+                self.check.on_connect_failure(&verdict, self.started);
                 return Advance::Ended(Err(verdict));
             }
             self.stage = match self.first_stage() {
@@ -88,10 +89,14 @@ impl FastProbe {
     }
 
     /// Returns the verdict at the deadline, which ends the probe.
-    pub(super) fn timed_out(&self) -> Verdict {
+    pub(super) fn timed_out(&mut self) -> Verdict {
         let timed_out = |phase: Phase| to_verdict(phase.timed_out(self.check.timeout));
-        match &self.stage {
-            Stage::Connecting => timed_out(Phase::Connect),
+        match &mut self.stage {
+            Stage::Connecting => {
+                let verdict = timed_out(Phase::Connect);
+                self.check.on_connect_failure(&verdict, self.started);
+                verdict
+            }
             Stage::Exchanging(exchange) => match exchange.verdict() {
                 // The status is known, and the rest of the body does not matter.
                 Some(verdict) => to_verdict(verdict.clone()),
@@ -117,13 +122,21 @@ impl FastProbe {
 }
 
 /// Starts a connection that ends with a reset, at once and without TIME_WAIT on either side.
-fn connect(check: &FastCheck, epoll: &OwnedFd, event_data: EventData) -> ProbeResult<OwnedFd> {
+fn connect(
+    check: &FastCheck,
+    now: Instant,
+    epoll: &OwnedFd,
+    event_data: EventData,
+) -> ProbeResult<OwnedFd> {
     let socket = connect::socket(check.address)?;
     let local_error = |errno: Errno| Phase::Connect.local_error(&errno.into());
-    if !matches!(check.kind, FastKind::FullHandshake) {
-        // Linux then delays the last ACK of the handshake, and the next packet takes its place: the
-        // reset of a close, or the request.
-        sockopt::set_tcp_quickack(&socket, false).map_err(local_error)?;
+    let needs_ack = match &check.kind {
+        FastKind::FullHandshake => true,
+        FastKind::Native(protocol) => protocol.server_speaks_first(now),
+        FastKind::HalfOpen | FastKind::Http(_) => false,
+    };
+    if !needs_ack {
+        connect::delay_ack(&socket)?;
     }
     let events = match check.kind {
         FastKind::HalfOpen | FastKind::FullHandshake => EventFlags::OUT,

@@ -195,7 +195,7 @@ impl Reactor {
 
     /// Ends a probe at its deadline.
     fn expire(&mut self, id: ProbeId) -> Option<Completion> {
-        let probe = self.probes.remove(id)?;
+        let mut probe = self.probes.remove(id)?;
         let verdict = probe.timed_out();
         Some(Completion { token: probe.token, verdict, started: probe.started })
     }

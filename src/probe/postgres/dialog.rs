@@ -40,6 +40,10 @@ pub(super) struct Dialog {
 
 /// The message that is awaited.
 enum Step {
+    /// The answer to the request for TLS, a byte.
+    Tls,
+    /// The TLS handshake.
+    Handshake,
     /// The first answer.
     Startup,
     /// The answer to a password, or the end of a login.
@@ -78,7 +82,7 @@ impl Dialog {
             password,
             transport,
             now,
-            step: Step::Startup,
+            step: if transport == Transport::Tls { Step::Tls } else { Step::Startup },
             is_idle: false,
             messages: 0,
             version: String::new(),
@@ -89,11 +93,26 @@ impl Dialog {
 
 impl Conversation for Dialog {
     fn begin(&mut self, output: &mut Vec<u8>) {
-        wire::write_startup(output, &self.user, self.postgres.database.as_bytes());
+        match self.step {
+            Step::Tls => output.extend_from_slice(wire::SSL_REQUEST),
+            _ => self.write_startup(output),
+        }
+    }
+
+    fn awaits_handshake(&self) -> bool {
+        matches!(self.step, Step::Handshake)
+    }
+
+    fn on_handshake(&mut self, output: &mut Vec<u8>) {
+        self.step = Step::Startup;
+        self.write_startup(output);
     }
 
     fn advance(&mut self, input: &mut &[u8], output: &mut Vec<u8>) -> Option<ProbeResult<()>> {
         self.resume(output);
+        if matches!(self.step, Step::Tls) {
+            return self.on_tls_answer(input).map(Err);
+        }
         loop {
             if matches!(self.step, Step::Deriving(_)) {
                 return None;
@@ -118,6 +137,7 @@ impl Conversation for Dialog {
 
     fn phase(&self) -> Phase {
         match self.step {
+            Step::Tls | Step::Handshake => Phase::Tls,
             Step::Startup => Phase::Startup,
             Step::Query => Phase::Role,
             _ => Phase::Auth,
@@ -140,6 +160,26 @@ impl Conversation for Dialog {
 }
 
 impl Dialog {
+    fn write_startup(&self, output: &mut Vec<u8>) {
+        wire::write_startup(output, &self.user, self.postgres.database.as_bytes());
+    }
+
+    /// Takes the answer to the request for TLS: exactly one byte.
+    fn on_tls_answer(&mut self, input: &mut &[u8]) -> Option<Verdict> {
+        let (&answer, rest) = input.split_first()?;
+        *input = rest;
+        match answer {
+            b'S' => {
+                self.step = Step::Handshake;
+                None
+            }
+            b'N' => Some(Phase::Tls.fail("the server does not speak TLS")),
+            _ => Some(
+                Phase::Tls.fail("the server answered neither yes nor no to the request for TLS"),
+            ),
+        }
+    }
+
     /// Continues after a derivation.
     fn resume(&mut self, output: &mut Vec<u8>) {
         let is_done = matches!(&self.step, Step::Deriving(work) if work.keys.get().is_some());

@@ -65,7 +65,24 @@ pub(crate) fn reject_self_connection(socket: impl AsFd, address: SocketAddr) -> 
 
 /// Connects, for a check that is a task.
 pub(crate) async fn connect(address: SocketAddr) -> ProbeResult<TcpStream> {
+    connect_socket(socket(address)?, address).await
+}
+
+/// Connects like [`connect`], but the server's program learns of it only by the first data. If the
+/// connection is closed before, the program never does.
+pub(crate) async fn connect_unnoticed(address: SocketAddr) -> ProbeResult<TcpStream> {
     let socket = socket(address)?;
+    delay_ack(&socket)?;
+    connect_socket(socket, address).await
+}
+
+/// Makes Linux delay the last ACK of the handshake. The next packet takes its place: the first
+/// data, or the reset of a close.
+pub(crate) fn delay_ack(socket: &OwnedFd) -> ProbeResult<()> {
+    sockopt::set_tcp_quickack(socket, false).map_err(local_error)
+}
+
+async fn connect_socket(socket: OwnedFd, address: SocketAddr) -> ProbeResult<TcpStream> {
     sockopt::set_tcp_nodelay(&socket, true).map_err(local_error)?;
     start(&socket, address)?;
     let stream =
