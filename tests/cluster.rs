@@ -39,6 +39,7 @@ mod cluster {
     pub(crate) mod slices;
     pub(crate) mod slices_modes;
     pub(crate) mod traffic;
+    pub(crate) mod upgrade;
     pub(crate) mod waiting;
 }
 
@@ -88,6 +89,7 @@ fn main() -> ExitCode {
         cluster::refused::cases(),
         cluster::running::cases(),
         cluster::traffic::cases(),
+        cluster::upgrade::cases(),
         cluster::waiting::cases(),
     ]
     .into_iter()

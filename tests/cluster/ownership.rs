@@ -305,6 +305,13 @@ async fn external_name_and_kubernetes_services_are_never_written() {
     fixture.expect_condition(&daemon, "ServiceIsExternalName").await;
     wait_for_checks(&daemon, 3).await;
     assert!(fixture.namespace.endpoints("mysql").await.is_none());
+    // The patch by which a guide moves the name to a Service with an IP.
+    let patch = json!({"spec": {
+        "type": "ClusterIP", "externalName": null, "ports": [{"port": 3306}],
+    }});
+    merge_service(&fixture, patch).await;
+    fixture.expect_endpoints(&[0, 1, 2]).await;
+    fixture.expect_condition(&daemon, "Published").await;
 
     let api: Api<Endpoints> = Api::namespaced(shared().client(), "default");
     let before = api.get("kubernetes").await.expect("the API server's own Endpoints");

@@ -1,7 +1,8 @@
 #!/bin/sh
 # build.sh [control-plane|gitops|all]: builds a Kubernetes control plane once, into a cache outside
 # target/. `all`, the default, also builds the stand-ins for MongoDB and for a cluster's DNS, and
-# `gitops` builds Helm and the engines of Flux and Argo CD. Prints the folders as NAME=VALUE lines.
+# the daemon's previous version; `gitops` builds Helm and the engines of Flux and Argo CD. Prints
+# the folders as NAME=VALUE lines.
 # K8S=1.33 builds that Kubernetes beside today's.
 set -eu
 what=${1:-all}
@@ -155,6 +156,7 @@ if [ "$what" = all ]; then
 		build "$stand_in_sources/$stand_in" "$stand_ins/$stand_in" .
 	done
 	install_mongosh "$stand_ins"
+	previous=$("$here/../upgrade/build.sh")
 fi
 
 if [ "$what" = gitops ]; then
@@ -166,3 +168,4 @@ fi
 echo "KUBEBUILDER_ASSETS=$assets"
 echo "EXTERNAL_ENDPOINTS_GITOPS=$gitops"
 echo "EXTERNAL_ENDPOINTS_STAND_INS=$stand_ins"
+echo "EXTERNAL_ENDPOINTS_PREVIOUS=${previous:-}"

@@ -185,6 +185,7 @@ fn check_kubectl(words: &[&str], place: &str) {
                 assert!(rest.next().is_some(), "{place}: {word} takes a value");
             }
             "--prefix" | "--tail=100" if words[1..].contains(&"logs") => {}
+            "--type=merge" if words.contains(&"patch") => {}
             word => {
                 assert!(!word.starts_with('-'), "{place}: {word} is unknown");
                 plain.push(word);
@@ -203,7 +204,7 @@ fn check_kubectl(words: &[&str], place: &str) {
                 deployment.expect("the Deployment").contains(&format!("{label}: {value}"));
             assert!(labelled, "{place}: no Pod has the label {selector}");
         }
-        ("logs" | "port-forward" | "rollout", [object, ..]) => {
+        ("logs" | "port-forward", [object, ..]) | ("rollout", [_, object, ..]) => {
             assert!(object.starts_with("deployment/"), "{place}: {object} is unknown");
         }
         (_, [kind, rest @ ..]) => {

@@ -70,6 +70,11 @@ pub(crate) fn mongosh() -> Option<PathBuf> {
     path.exists().then_some(path)
 }
 
+/// Returns the path of the daemon in its previous version.
+pub(crate) fn previous_version() -> PathBuf {
+    folder_in("EXTERNAL_ENDPOINTS_PREVIOUS")
+}
+
 fn folder_in(variable: &str) -> PathBuf {
     env::var_os(variable).unwrap_or_else(|| panic!("{variable} is set inside the sandbox")).into()
 }
