@@ -1,7 +1,7 @@
 # The commands for people and for CI. `make` alone lists them. A second run of any takes seconds.
 .DEFAULT_GOAL := help
 .PHONY: help setup control-plane build lint deny docs test browser gitops chaos demo
-.PHONY: bench bench-smoke soak
+.PHONY: bench bench-smoke soak manifests
 
 # The Kubernetes of the cluster tests: the newest, or that of a folder of tests/control-plane.
 export K8S ?=
@@ -73,6 +73,12 @@ lint: ## Check the format, clippy's lints and rustdoc's links; a warning is an e
 	cargo fmt --check --manifest-path benches/Cargo.toml
 	cargo clippy $(BENCH) --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
+
+manifests: ## Write deploy/install.yaml, which is deploy/base in one file
+	@tests/control-plane/build.sh control-plane >target/control-plane
+	@. target/control-plane && KUBEBUILDER_ASSETS=$$KUBEBUILDER_ASSETS packaging/manifests.sh \
+		>target/install.yaml
+	mv target/install.yaml deploy/install.yaml
 
 docs: ## Build the documentation as a book into target/docs/book
 	@tests/control-plane/setup.sh lint

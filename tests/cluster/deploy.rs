@@ -22,10 +22,14 @@ use crate::support::{
     Daemon, Database, Namespace, case::cases, daemon, eventually, shared, temp_dir,
 };
 
+pub(crate) mod kustomize;
 mod network;
 pub(crate) mod permissions;
 mod replicas;
 
+use kustomize::{
+    components_give_what_rbac_derives, install_yaml_is_the_base, the_base_works_by_a_url,
+};
 use network::only_prometheus_may_reach_the_pages;
 use permissions::{
     grant, nothing_else_is_allowed, nothing_else_is_done, the_role_is_what_forbidden_asks_for,
@@ -44,6 +48,9 @@ pub(crate) fn cases() -> Vec<Trial> {
         only_prometheus_may_reach_the_pages,
         the_role_is_what_forbidden_asks_for,
         a_pod_finds_its_cluster_and_its_namespace,
+        install_yaml_is_the_base,
+        the_base_works_by_a_url,
+        components_give_what_rbac_derives,
     ]
 }
 

@@ -1,16 +1,16 @@
 //! The additional Roles of deploy/ for slices and for creating a Service: they are sufficient, and
 //! they allow nothing else.
 
-use std::path::Path;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::rbac::v1::{PolicyRule, Role};
+use k8s_openapi::api::rbac::v1::PolicyRule;
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use libtest_mimic::Trial;
 use serde_json::json;
 
+use crate::cluster::deploy::kustomize::role_of;
 use crate::cluster::deploy::permissions::{atoms, denied, grant, rule_in, without_rights};
 use crate::cluster::fixture::{Fixture, database};
 use crate::support::{Daemon, case::cases, eventually, shared};
@@ -24,35 +24,25 @@ pub(crate) fn cases() -> Vec<Trial> {
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-const ROLES: [&str; 3] = ["role.yaml", "role-create-service.yaml", "role-slices.yaml"];
-
-/// Returns the rules of the Role in a file of deploy/.
-fn shipped(file: &str) -> Vec<PolicyRule> {
-    let folder =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/watched/external-endpoints-example");
-    let text = std::fs::read_to_string(folder.join(file)).expect("a file of deploy/");
-    let role = text.split("---\n").next().expect("a Role");
-    let role: Role = serde_saphyr::from_str(role).unwrap_or_else(|error| panic!("{file}: {error}"));
-    role.rules.expect("rules")
-}
+const ROLES: [&str; 3] = ["watched-namespace", "create-service", "slices"];
 
 async fn the_further_roles_are_what_forbidden_asks_for() {
     let fixture = Fixture::without_service("asks-more").await;
     let token = without_rights(&fixture.namespace).await;
-    let mut granted = shipped(ROLES[0]);
+    let mut granted = role_of(ROLES[0]);
     grant(&fixture.namespace, &json!(granted)).await;
     let kubeconfig = shared().kubeconfig_for_token(&token);
     let yaml = fixture.config_with("  publish: both\n  createService: {}\n");
     let mut daemon = Daemon::start(&yaml, &kubeconfig, &[]).await;
-    for file in &ROLES[1..] {
-        let asked = eventually(TIMEOUT, &format!("it asks for {file}"), async || {
+    for role in &ROLES[1..] {
+        let asked = eventually(TIMEOUT, &format!("it asks for {role}"), async || {
             let database = database(&daemon.status().await);
             let reason = database["reason"].as_str().unwrap_or_default().to_owned();
             let rule = (database["condition"] == "Forbidden").then(|| rule_in(&reason)).flatten();
             rule.filter(|rule| !granted.contains(rule)).ok_or(database)
         })
         .await;
-        assert_eq!(atoms(std::slice::from_ref(&asked)), atoms(&shipped(file)), "{file}");
+        assert_eq!(atoms(std::slice::from_ref(&asked)), atoms(&role_of(role)), "{role}");
         granted.push(asked);
         grant(&fixture.namespace, &json!(granted)).await;
     }
@@ -79,7 +69,7 @@ async fn own(fixture: &Fixture) -> Option<EndpointSlice> {
 async fn the_further_roles_allow_no_other_slice_and_no_service() {
     let fixture = Fixture::new("no-more").await;
     let token = without_rights(&fixture.namespace).await;
-    let all: Vec<PolicyRule> = ROLES.iter().flat_map(|file| shipped(file)).collect();
+    let all: Vec<PolicyRule> = ROLES.iter().flat_map(|role| role_of(role)).collect();
     grant(&fixture.namespace, &json!(all)).await;
     let client = shared().client_with_token(&token).await;
     let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), &fixture.namespace.name);

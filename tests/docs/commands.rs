@@ -199,7 +199,7 @@ fn check_kubectl(words: &[&str], place: &str) {
         ("logs", []) => {
             let selector = words.windows(2).find(|pair| pair[0] == "-l").expect(place)[1];
             let (label, value) = selector.split_once('=').expect(place);
-            let deployment = fs::read_to_string(root().join("deploy/deployment.yaml"));
+            let deployment = fs::read_to_string(root().join("deploy/base/deployment.yaml"));
             let labelled =
                 deployment.expect("the Deployment").contains(&format!("{label}: {value}"));
             assert!(labelled, "{place}: no Pod has the label {selector}");

@@ -115,8 +115,8 @@ fn the_readme_is_short() {
 
 #[test]
 fn every_path_in_backticks_exists() {
-    const FOLDERS: [&str; 7] =
-        ["benches/", "config/", "deploy/", "docs/", "src/", "tests/", ".ci/"];
+    const FOLDERS: [&str; 8] =
+        ["benches/", "config/", "deploy/", "docs/", "packaging/", "src/", "tests/", ".ci/"];
     for source in pages() {
         for quoted in source.quoted() {
             let is_path = FOLDERS.iter().any(|folder| quoted.starts_with(folder))
