@@ -33,12 +33,14 @@ mod tls;
 mod value;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::config::{Check, check_kinds};
 use crate::health::Verdict;
 pub use fast::{Completion, FastCheck, Reactor, Waker};
 use kind::{CheckProber, Workload};
+use observation::Observed;
+pub(crate) use observation::describe as describe_observation;
 pub use observation::{Observation, ServerRole};
 use phase::{Progress, to_verdict};
 pub use target::Target;
@@ -89,11 +91,21 @@ impl Prober {
         }
     }
 
-    /// Returns the details that the newest passed probe has found.
-    pub fn observation(&self) -> Observation {
+    /// Returns the details that the newest probe has found that found any.
+    pub fn observation(&self) -> Option<Arc<Observation>> {
+        self.observed().map(|observed| observed.observation)
+    }
+
+    /// Returns the details that a probe has found, if that started at `since` or later.
+    pub(crate) fn observation_since(&self, since: Instant) -> Option<Arc<Observation>> {
+        let observed = self.observed().filter(|observed| observed.at >= since);
+        observed.map(|observed| observed.observation)
+    }
+
+    fn observed(&self) -> Option<Observed> {
         match &self.path {
-            Path::Fast(check) => check.observation(),
-            Path::Task(prober) => prober.observation(),
+            Path::Fast(check) => check.observed(),
+            Path::Task(prober) => prober.observed(),
         }
     }
 

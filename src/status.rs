@@ -22,6 +22,7 @@ pub use history::{ChangeStatus, HourMinute, read_hour};
 pub use mark::TargetMark;
 pub use membership::MembershipStatus;
 pub use names::{NameStatus, NamedAddress, RecordStatus, RejectedStatus};
+pub use observation::ObservationStatus;
 pub use time::Time;
 
 mod check;
@@ -29,6 +30,7 @@ mod history;
 mod mark;
 mod membership;
 mod names;
+mod observation;
 pub(crate) mod table;
 pub(crate) mod text;
 mod time;
@@ -324,6 +326,9 @@ pub struct TargetStatus {
     /// The time since which all verdicts are inconclusive, once that is more than a minute ago.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inconclusive_since: Option<Time>,
+    /// The role, lag and version that the newest try has found, where the check asks for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observation: Option<ObservationStatus>,
     /// The end of the newest try; none before the first.
     pub last_check: Option<Time>,
     /// The duration of the newest try.
@@ -420,6 +425,7 @@ impl TargetStatus {
             since: health.since().into(),
             reason: health.reason().map(str::to_owned),
             inconclusive_since: health.inconclusive_since().map(Time::from),
+            observation: target.observation.as_deref().map(ObservationStatus::new),
             last_check: target.last_check.map(|(at, _)| at.into()),
             last_duration_seconds: target.last_check.map(|(_, duration)| duration.as_secs_f64()),
             published: members.is_some_and(|members| members.contains(target.member.ip)),

@@ -299,7 +299,20 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
         ],
     ),
     ("run", &["cluster", "election", "rehearsal", "signals"]),
-    ("status", &["time", "text", "check", "history", "mark", "membership", "names", "table"]),
+    (
+        "status",
+        &[
+            "time",
+            "text",
+            "check",
+            "history",
+            "mark",
+            "membership",
+            "names",
+            "observation",
+            "table",
+        ],
+    ),
 ];
 
 /// Names that pure modules must not use.

@@ -17,6 +17,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::anyhow;
@@ -60,7 +61,7 @@ struct Row<'a> {
     /// None for a name without any address.
     ip: Option<IpAddr>,
     verdict: Verdict,
-    observation: Observation,
+    observation: Option<Arc<Observation>>,
     duration: Duration,
 }
 
@@ -200,7 +201,7 @@ async fn check_all(candidates: Vec<Candidate<'_>>, limits: Limits) -> Vec<Row<'_
     let commands = &commands;
     let checks = candidates.into_iter().map(async |Candidate { database, name, work }| {
         let (ip, verdict, observation, duration) = match work {
-            Work::None(ip, verdict) => (ip, verdict, Observation::default(), Duration::ZERO),
+            Work::None(ip, verdict) => (ip, verdict, None, Duration::ZERO),
             Work::Check(address) => {
                 let prober = Prober::new(address.check.clone(), Target::new(database, &address));
                 let _permit = if prober.is_exec() { commands.acquire().await.ok() } else { None };
@@ -218,7 +219,7 @@ async fn check_all(candidates: Vec<Candidate<'_>>, limits: Limits) -> Vec<Row<'_
 
 /// Returns the facts about the checks that people should know, each once.
 fn notes(rows: &[Row<'_>]) -> BTreeSet<&'static str> {
-    rows.iter().filter_map(|row| row.observation.note).collect()
+    rows.iter().filter_map(|row| row.observation.as_ref()?.note).collect()
 }
 
 /// Returns the table. It has a column of names only if the config has any.
@@ -247,7 +248,8 @@ fn table(rows: &[Row<'_>]) -> String {
             _ => "-".to_owned(),
         };
         let ip = ip.map_or_else(|| "-".to_owned(), |ip| ip.to_string());
-        let reason = verdict.reason().map_or_else(|| observation.to_string(), str::to_owned);
+        let details = || observation.as_ref().map(ToString::to_string).unwrap_or_default();
+        let reason = verdict.reason().map_or_else(details, str::to_owned);
         let DatabaseId { namespace, service } = database;
         let name = name_column(if name.is_empty() { "-" } else { name });
         let first = [namespace.clone(), service.clone(), ip];

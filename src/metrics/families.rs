@@ -22,12 +22,25 @@ pub(super) enum Source {
 }
 
 /// All of them, in the order of the page.
-pub(super) const FAMILIES: [Family; 19] = [
+pub(super) const FAMILIES: [Family; 21] = [
     Family {
         name: "external_endpoints_target_healthy",
         kind: "gauge",
         help: "1 if the target is up, 0 if it is down; absent while unknown.",
         source: Source::Monitor(target_healthy),
+    },
+    Family {
+        name: "external_endpoints_target_role",
+        kind: "gauge",
+        help: "1 for the role that the target's newest try has found; absent for all others.",
+        source: Source::Monitor(target_role),
+    },
+    Family {
+        name: "external_endpoints_target_lag_seconds",
+        kind: "gauge",
+        help: "The time by which a replica is behind its primary, by the newest try of a check \
+               with maxLag. While the replica can't say, the most that it can be.",
+        source: Source::Monitor(target_lag),
     },
     Family {
         name: "external_endpoints_checks_total",
@@ -150,6 +163,24 @@ fn target_healthy(database: &DatabaseSnapshot, encoder: &mut Encoder) {
         if state != State::Unknown {
             encoder.set_target(target.member.ip);
             encoder.sample(&[], u8::from(state == State::Up));
+        }
+    }
+}
+
+fn target_role(database: &DatabaseSnapshot, encoder: &mut Encoder) {
+    for target in &database.targets {
+        if let Some(role) = target.observation.as_ref().and_then(|observation| observation.role) {
+            encoder.set_target(target.member.ip);
+            encoder.sample(&[("role", role.as_str())], 1);
+        }
+    }
+}
+
+fn target_lag(database: &DatabaseSnapshot, encoder: &mut Encoder) {
+    for target in &database.targets {
+        if let Some(lag) = target.observation.as_ref().and_then(|observation| observation.lag) {
+            encoder.set_target(target.member.ip);
+            encoder.sample(&[], lag.as_secs_f64());
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::monitor::{
     TargetState,
 };
 use crate::plan::{KeepReason, Member, MinHealthy, Plan, Policy, PolicyNote};
+use crate::probe::{Observation, ServerRole};
 use crate::publish::{Condition, ConditionKind};
 use crate::resolve;
 use prometheus::HistogramOpts;
@@ -51,6 +52,7 @@ fn target(last: u8, verdict: Option<Verdict>) -> TargetState {
         flaps,
         last_hour: LastHour::default(),
         membership: crate::plan::Membership::default(),
+        observation: None,
     }
 }
 
@@ -178,16 +180,42 @@ fn a_histogram_has_cumulative_buckets_up_to_infinity() {
 
 #[test]
 fn a_target_has_at_most_eight_series() {
-    let databases = |number: usize| -> Vec<DatabaseSnapshot> {
-        let targets = || (1..=3).map(|last| target(last, Some(Verdict::Pass))).collect();
-        (0..number).map(|_| database("b", targets())).collect()
-    };
-    let series = |databases| {
-        let lines = lines_of(databases, "external_endpoints_");
-        lines.iter().filter(|line| line.contains("service=")).count()
-    };
-    let more = series(databases(11)) - series(databases(1));
-    assert!(more <= 8 * 3 * 10, "{more} series for 30 targets more");
+    // A replica has one more for its role, and one for its lag.
+    let plain = |last| target(last, Some(Verdict::Pass));
+    let kinds: [(fn(u8) -> TargetState, usize); 2] = [(plain, 8), (|last| replica(last, 3), 10)];
+    for (target, most) in kinds {
+        let databases = |number: usize| -> Vec<DatabaseSnapshot> {
+            (0..number).map(|_| database("b", (1..=3).map(target).collect())).collect()
+        };
+        let series = |databases| {
+            let lines = lines_of(databases, "external_endpoints_");
+            lines.iter().filter(|line| line.contains("service=")).count()
+        };
+        let more = series(databases(11)) - series(databases(1));
+        assert!(more <= most * 3 * 10, "{more} series for 30 targets more");
+    }
+}
+
+/// Returns a replica that a check with maxLag has found.
+fn replica(last: u8, lag: u64) -> TargetState {
+    let (role, lag) = (Some(ServerRole::Replica), Some(Duration::from_millis(lag)));
+    let observation = Observation { role, lag, ..Observation::default() };
+    let observation = Some(Arc::new(observation));
+    TargetState { observation, ..target(last, Some(Verdict::Pass)) }
+}
+
+#[test]
+fn role_and_lag_show_where_a_check_has_found_them() {
+    let targets = vec![target(1, Some(Verdict::Pass)), replica(2, 1500)];
+    let labels = "namespace=\"prod\",service=\"b\",address=\"198.51.100.2\"";
+    for (name, labels, value) in [
+        ("role", format!("{labels},role=\"replica\""), "1"),
+        ("lag_seconds", labels.to_owned(), "1.5"),
+    ] {
+        let name = format!("external_endpoints_target_{name}");
+        let expected = format!("{name}{{{labels}}} {value}");
+        assert_eq!(lines_of(vec![database("b", targets.clone())], &name), [expected]);
+    }
 }
 
 #[test]

@@ -19,6 +19,7 @@ use crate::freeze::Freeze;
 use crate::health::{self, Health, InitialMembership, State, Transition, Verdict};
 use crate::notice::Recorder;
 use crate::plan::{KeepReason, Member, Members, Membership, Plan, PolicyNote};
+use crate::probe::Observation;
 use crate::resolve;
 use crate::schedule::{Pause, Schedule, TargetKey};
 pub(crate) use announcements::target_note;
@@ -192,6 +193,11 @@ impl DatabaseMonitor {
         let due = keys.map(|key| schedule.due(*key)).chain(std::iter::repeat(None));
         let checks = self.database.addresses.iter().map(|address| address.check.clone());
         checks.zip(due).map(|(check, next_at)| TargetCheck { check, next_at }).collect()
+    }
+
+    /// Keeps the details that the newest try of a target has found, before its verdict.
+    pub(super) fn set_observation(&mut self, index: usize, details: Option<Arc<Observation>>) {
+        self.targets[index].observation = details;
     }
 
     /// Applies the verdict on the target numbered `index`. Returns the pause before its next try.
@@ -371,6 +377,7 @@ fn target(address: &Address, now: Instant) -> TargetState {
         flaps: None,
         last_hour: LastHour::default(),
         membership: Membership::default(),
+        observation: None,
     }
 }
 

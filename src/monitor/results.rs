@@ -65,6 +65,8 @@ impl Monitor {
             let check = &self.databases[database].config().addresses[target].check;
             let duration = report.ended.saturating_duration_since(report.started);
             self.check_durations.observe(&check.kind, duration);
+            let observation = self.scheduled[report.key].prober.observation_since(report.started);
+            self.databases[database].set_observation(target, observation);
             let pause = self.databases[database].on_result(target, report, &mut self.freeze);
             self.after_change(database);
             pause

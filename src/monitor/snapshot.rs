@@ -13,6 +13,7 @@ use crate::freeze::Frozen;
 use crate::health::{FlapDamper, Health, Streak};
 use crate::names::{Backing, LookupResult};
 use crate::plan::{Member, Membership, Plan, Policy, PolicyNote};
+use crate::probe::Observation;
 use crate::resolve::LookupOutcome;
 
 /// The state of all databases at nearly the same moment.
@@ -103,6 +104,8 @@ pub struct TargetState {
     pub last_hour: LastHour,
     /// The place in the newest plan, with the rule that gives it.
     pub membership: Membership,
+    /// The details that the newest try has found; none if it found none.
+    pub observation: Option<Arc<Observation>>,
 }
 
 impl TargetState {

@@ -62,6 +62,10 @@ fn target(text: &mut String, target: &TargetStatus, now: Time) {
         _ => target.reason.as_deref(),
     };
     let _ = writeln!(text, "{}", reason.map(|it| format!(": {}", visible(it))).unwrap_or_default());
+    let details = target.observation.as_ref().map(|it| it.describe()).unwrap_or_default();
+    if !details.is_empty() {
+        let _ = writeln!(text, "    server: {details}");
+    }
     if let Some(membership) = target.membership.as_ref().filter(|_| !target.published) {
         let planned = if target.planned() == Some(true) { "planned, but not in yet: " } else { "" };
         let (why, until) = (visible_sentence(&membership.why), visible_sentence(&membership.until));

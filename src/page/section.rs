@@ -237,6 +237,7 @@ fn row(target: &TargetStatus, now: Time) -> Markup {
                 span class={ "mark " (mark.word()) } { (mark.symbol()) " " (mark.word()) }
                 @if !has_own_start(mark) { " " (since(target.since, now)) }
                 (why(target, now))
+                (observation(target))
             }
             td { (membership(target)) }
             td { (target.tier) }
@@ -268,6 +269,18 @@ fn why(target: &TargetStatus, now: Time) -> Markup {
         @if let Some(reason) = reason { small { (foreign(reason)) } }
         @if target.inconclusive_since.is_some() {
             small { "its checks have been inconclusive for over a minute" }
+        }
+    }
+}
+
+/// Renders the role, lag and version of the server.
+fn observation(target: &TargetStatus) -> Markup {
+    let observation = target.observation.as_ref();
+    html! {
+        @if let Some(observation) = observation {
+            @let details = observation.describe();
+            @if !details.is_empty() { small { (foreign(&details)) } }
+            @if let Some(note) = &observation.note { small { (sentence(note)) } }
         }
     }
 }

@@ -59,6 +59,22 @@ fn trouble_comes_first_and_is_counted() {
 }
 
 #[test]
+fn a_target_shows_the_role_and_lag_of_its_server() {
+    let observation = json!({
+        "role": "replica", "lagSeconds": 3.25, "lagUnknown": "no <link>", "note": "it logs & logs",
+    });
+    let observation = serde_json::from_value(observation).expect("an observation");
+    let target = TargetStatus { observation: Some(observation), ..target("up") };
+    let page = overview_of("", replica(), &[database("redis", vec![target.clone()])]);
+    let words = "replica, at most 3.3 s behind (no &lt;link&gt;)";
+    assert!(page.contains(words) && page.contains("it logs &amp; logs"), "{page}");
+    let now = serde_json::from_value(json!("2026-11-28T14:00:00.000Z")).expect("a time");
+    let text = plain::database(&database("redis", vec![target]), &[0], now);
+    let line = "\n    server: replica, at most 3.3 s behind (no <link>)\n";
+    assert!(text.contains(line), "{text}");
+}
+
+#[test]
 fn banners_say_what_concerns_all_databases() {
     let value = json!({
         "version": "9.0.0", "now": "2026-11-28T14:00:00.000Z", "role": "standby",

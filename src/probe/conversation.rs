@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 
-use super::observation::Observation;
+use super::observation::Observed;
 use super::phase::{Phase, ProbeResult};
 use super::text::quote;
 use crate::health::Verdict;
@@ -81,8 +81,8 @@ pub(crate) trait Protocol: Send + Sync {
     /// Records that a connect has failed.
     fn on_connect_failure(&self, _failure: ConnectFailure, _now: Instant) {}
 
-    /// Returns the details that the newest passed probe has found.
-    fn observation(&self) -> Observation;
+    /// Returns the details that the newest probe has found that found any.
+    fn observed(&self) -> Option<Observed>;
 }
 
 /// The place of the TLS handshake in a conversation.

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::conversation::Protocol;
-use super::observation::Observation;
+use super::observation::Observed;
 use super::phase::{ProbeResult, Progress};
 use super::target::Target;
 
@@ -31,9 +31,9 @@ pub(crate) trait CheckProber: Send + Sync {
         None
     }
 
-    /// Returns the details that the newest passed probe has found.
-    fn observation(&self) -> Observation {
-        Observation::default()
+    /// Returns the details that the newest probe has found that found any.
+    fn observed(&self) -> Option<Observed> {
+        None
     }
 }
 

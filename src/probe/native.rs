@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 
 use super::conversation::{ConnectFailure, Ending, Exchange, Protocol, TlsStart, Transport};
 use super::kind::{CheckProber, PlainProtocol, Workload};
-use super::observation::Observation;
+use super::observation::Observed;
 use super::phase::{Phase, ProbeResult, Progress};
 use super::stream::close;
 use super::stream::connect::{connect, connect_unnoticed};
@@ -82,8 +82,8 @@ impl CheckProber for NativeProber {
         self.tls.is_none().then_some(PlainProtocol { address, protocol })
     }
 
-    fn observation(&self) -> Observation {
-        self.protocol.observation()
+    fn observed(&self) -> Option<Observed> {
+        self.protocol.observed()
     }
 }
 

@@ -1,6 +1,7 @@
 //! The details of a server that a probe finds beside its verdict: role, lag and version.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::phase::{Phase, ProbeResult};
@@ -49,6 +50,8 @@ pub struct Observation {
     pub role: Option<ServerRole>,
     /// The time by which a replica is behind its primary.
     pub lag: Option<Duration>,
+    /// The reason why a replica does not know its lag. `lag` is then the most that it can be.
+    pub lag_unknown: Option<&'static str>,
     /// The server's product and version.
     pub product: Option<Box<str>>,
     /// A fact about the check that people should know.
@@ -58,19 +61,39 @@ pub struct Observation {
 /// The words of a table, such as `replica, 4 s behind`. Empty if nothing is known.
 impl fmt::Display for Observation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let role = self.role.map(|role| role.as_str().to_owned());
-        let lag = self.lag.map(|lag| {
-            let seconds = lag.as_secs_f64();
-            if lag.subsec_millis() == 0 {
-                format!("{seconds:.0} s behind")
-            } else {
-                format!("{seconds:.1} s behind")
-            }
-        });
-        let product = self.product.as_deref().map(str::to_owned);
-        let parts: Vec<_> = role.into_iter().chain(lag).chain(product).collect();
-        f.write_str(&parts.join(", "))
+        let role = self.role.map(ServerRole::as_str);
+        let lag = self.lag.map(|lag| lag.as_secs_f64());
+        f.write_str(&describe(role, lag, self.lag_unknown, self.product.as_deref()))
     }
+}
+
+/// Returns the details of an observation in words. The lag is in seconds.
+pub(crate) fn describe(
+    role: Option<&str>,
+    lag: Option<f64>,
+    lag_unknown: Option<&str>,
+    product: Option<&str>,
+) -> String {
+    let lag = lag.map(|lag| describe_lag(lag, lag_unknown));
+    let parts = [role, lag.as_deref(), product];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+/// Returns the lag of a replica in words. `unknown` is the reason why that is the most it can be.
+fn describe_lag(seconds: f64, unknown: Option<&str>) -> String {
+    let tenths = (seconds * 10.0).round() / 10.0;
+    let digits = usize::from(tenths.fract() != 0.0);
+    match unknown {
+        None => format!("{tenths:.digits$} s behind"),
+        Some(why) => format!("at most {tenths:.digits$} s behind ({why})"),
+    }
+}
+
+/// An observation, and the time at which its probe started.
+#[derive(Debug, Clone)]
+pub(crate) struct Observed {
+    pub at: Instant,
+    pub observation: Arc<Observation>,
 }
 
 /// The lag of a replica, as far as one probe can know it.
@@ -84,6 +107,67 @@ pub(crate) enum Lag {
 impl Lag {
     /// The lag of a replica that has lost its primary.
     pub(crate) const NO_LINK: Self = Lag::Unknown("no link to its primary");
+}
+
+/// The memory of what the probes of one target have found.
+#[derive(Debug, Default)]
+pub(crate) struct Observer {
+    freshness: Freshness,
+    newest: Option<Observed>,
+}
+
+impl Observer {
+    /// Keeps the details that the probe which started at `now` has found.
+    pub(crate) fn record(&mut self, observation: Observation, now: Instant) {
+        match &mut self.newest {
+            Some(Observed { at, observation: newest }) if **newest == observation => *at = now,
+            newest => *newest = Some(Observed { at: now, observation: Arc::new(observation) }),
+        }
+    }
+
+    /// Keeps the details of a server whose role is known, and returns the verdict: that on the
+    /// role, and then that on the lag of a replica if it has a limit. The data of any other server
+    /// counts as up to date.
+    pub(crate) fn check(
+        &mut self,
+        observation: Observation,
+        role_verdict: ProbeResult<()>,
+        (lag, max_lag): (Lag, Option<Duration>),
+        now: Instant,
+    ) -> ProbeResult<()> {
+        let (Some(ServerRole::Replica), Some(max_lag)) = (observation.role, max_lag) else {
+            self.freshness.set_current(now);
+            self.record(observation, now);
+            return role_verdict;
+        };
+        let behind = self.freshness.behind(lag, now);
+        let lag_unknown = match lag {
+            Lag::Known(_) => None,
+            Lag::Unknown(why) => Some(why),
+        };
+        self.record(Observation { lag: Some(behind), lag_unknown, ..observation }, now);
+        role_verdict.and_then(|()| check_lag(lag, behind, max_lag))
+    }
+
+    /// Returns the newest observation.
+    pub(crate) fn newest(&self) -> Option<Observed> {
+        self.newest.clone()
+    }
+}
+
+/// Checks the most that a replica can be behind against the limit.
+fn check_lag(lag: Lag, behind: Duration, max_lag: Duration) -> ProbeResult<()> {
+    if behind <= max_lag {
+        return Ok(());
+    }
+    // Rounded up, so that it never looks like the limit itself.
+    let seconds = behind.as_secs() + u64::from(behind.subsec_nanos() > 0);
+    let shown = humantime::format_duration(Duration::from_secs(seconds));
+    let limit = humantime::format_duration(max_lag);
+    Err(Phase::Lag.fail(match lag {
+        Lag::Known(_) => format!("{shown}, more than {limit}"),
+        Lag::Unknown(why) => format!("unknown for {shown}, more than {limit}: {why}"),
+    }))
 }
 
 /// The memory of how fresh the data of one target is.
@@ -107,46 +191,15 @@ impl Freshness {
         self.fresh_at = Some(now);
     }
 
-    /// Checks the lag of a replica if that has a limit, and returns the most that it can be. The
-    /// data of any other server counts as up to date.
-    pub(crate) fn check_role(
-        &mut self,
-        role: ServerRole,
-        lag: Lag,
-        max_lag: Option<Duration>,
-        now: Instant,
-    ) -> ProbeResult<Option<Duration>> {
-        match (role, max_lag) {
-            (ServerRole::Replica, Some(max_lag)) => self.check(lag, max_lag, now).map(Some),
-            _ => {
-                self.set_current(now);
-                Ok(None)
-            }
-        }
-    }
-
-    /// Checks the lag against its limit, and returns the most that it can be.
-    fn check(&mut self, lag: Lag, max_lag: Duration, now: Instant) -> ProbeResult<Duration> {
+    /// Returns the most that a replica with this lag can be behind.
+    fn behind(&mut self, lag: Lag, now: Instant) -> Duration {
         match lag {
-            Lag::Known(lag) => self.fresh_at = now.checked_sub(lag),
-            Lag::Unknown(_) => _ = self.fresh_at.get_or_insert(now),
+            Lag::Known(lag) => {
+                self.fresh_at = now.checked_sub(lag);
+                lag
+            }
+            Lag::Unknown(_) => now.saturating_duration_since(*self.fresh_at.get_or_insert(now)),
         }
-        let behind = match (lag, self.fresh_at) {
-            (Lag::Known(lag), _) => lag,
-            (Lag::Unknown(_), Some(fresh_at)) => now.saturating_duration_since(fresh_at),
-            (Lag::Unknown(_), None) => Duration::ZERO,
-        };
-        if behind <= max_lag {
-            return Ok(behind);
-        }
-        // Rounded up, so that it never looks like the limit itself.
-        let seconds = behind.as_secs() + u64::from(behind.subsec_nanos() > 0);
-        let shown = humantime::format_duration(Duration::from_secs(seconds));
-        let limit = humantime::format_duration(max_lag);
-        Err(Phase::Lag.fail(match lag {
-            Lag::Known(_) => format!("{shown}, more than {limit}"),
-            Lag::Unknown(why) => format!("unknown for {shown}, more than {limit}: {why}"),
-        }))
     }
 }
 
@@ -156,31 +209,52 @@ mod tests {
     use crate::clock;
     use crate::health::Verdict;
 
+    /// Checks the lag of a replica, and returns also the seconds that are shown.
+    fn check(
+        observer: &mut Observer,
+        lag: Lag,
+        limit: Duration,
+        now: Instant,
+    ) -> (ProbeResult<()>, u64) {
+        let replica = Observation { role: Some(ServerRole::Replica), ..Observation::default() };
+        let result = observer.check(replica, Ok(()), (lag, Some(limit)), now);
+        let observed = observer.newest().expect("an observation");
+        assert_eq!(observed.at, now);
+        assert_eq!(observed.observation.lag_unknown.is_some(), lag == Lag::NO_LINK);
+        (result, observed.observation.lag.expect("a lag").as_secs())
+    }
+
     #[test]
     fn unknown_lag_ages_from_the_last_known() {
         let seconds = Duration::from_secs;
         let (start, limit) = (clock::now(), seconds(30));
-        let mut fresh = Freshness::default();
-        let mut check = |lag, after| fresh.check(lag, limit, start + seconds(after));
-        assert_eq!(check(Lag::Known(seconds(4)), 100), Ok(seconds(4)));
-        assert_eq!(check(Lag::NO_LINK, 126), Ok(seconds(30)));
+        let mut observer = Observer::default();
+        let mut check = |lag, after| check(&mut observer, lag, limit, start + seconds(after));
+        assert_eq!(check(Lag::Known(seconds(4)), 100), (Ok(()), 4));
+        assert_eq!(check(Lag::NO_LINK, 126), (Ok(()), 30));
         let late = "lag: unknown for 31s, more than 30s: no link to its primary";
-        assert_eq!(check(Lag::NO_LINK, 127), Err(Verdict::Fail(late.into())));
-        assert_eq!(check(Lag::Known(seconds(30)), 130), Ok(seconds(30)));
+        assert_eq!(check(Lag::NO_LINK, 127), (Err(Verdict::Fail(late.into())), 31));
+        assert_eq!(check(Lag::Known(seconds(30)), 130), (Ok(()), 30));
         let behind = "lag: 45s, more than 30s";
-        assert_eq!(check(Lag::Known(seconds(45)), 140), Err(Verdict::Fail(behind.into())));
-        assert_eq!(check(Lag::Known(seconds(0)), 150), Ok(seconds(0)));
+        assert_eq!(check(Lag::Known(seconds(45)), 140), (Err(Verdict::Fail(behind.into())), 45));
+        assert_eq!(check(Lag::Known(seconds(0)), 150), (Ok(()), 0));
     }
 
     #[test]
     fn at_the_first_probe_the_time_starts() {
         let (start, limit) = (clock::now(), Duration::from_secs(30));
-        let mut fresh = Freshness::default();
-        assert_eq!(fresh.check(Lag::NO_LINK, limit, start), Ok(Duration::ZERO));
-        assert_eq!(fresh.check(Lag::NO_LINK, limit, start + limit), Ok(limit));
-        assert!(fresh.check(Lag::NO_LINK, limit, start + 2 * limit).is_err());
-        fresh.set_current(start + 2 * limit);
-        assert_eq!(fresh.check(Lag::NO_LINK, limit, start + 3 * limit), Ok(limit));
+        let mut observer = Observer::default();
+        assert_eq!(check(&mut observer, Lag::NO_LINK, limit, start), (Ok(()), 0));
+        assert_eq!(check(&mut observer, Lag::NO_LINK, limit, start + limit), (Ok(()), 30));
+        assert!(check(&mut observer, Lag::NO_LINK, limit, start + 2 * limit).0.is_err());
+        let primary = Observation { role: Some(ServerRole::Primary), ..Observation::default() };
+        let at = start + 2 * limit;
+        let refused = Err(Verdict::Fail("role: primary, not replica".into()));
+        let lag = (Lag::NO_LINK, Some(limit));
+        assert_eq!(observer.check(primary.clone(), refused.clone(), lag, at), refused);
+        let newest = observer.newest().expect("an observation");
+        assert_eq!((newest.at, &*newest.observation), (at, &primary));
+        assert_eq!(check(&mut observer, Lag::NO_LINK, limit, start + 3 * limit), (Ok(()), 30));
     }
 
     #[test]
@@ -191,6 +265,15 @@ mod tests {
         let lag = |ms| Some(Duration::from_millis(ms));
         assert_eq!(show(Some(ServerRole::Replica), lag(400)), "replica, 0.4 s behind");
         assert_eq!(show(Some(ServerRole::Replica), lag(3000)), "replica, 3 s behind");
+        assert_eq!(show(Some(ServerRole::Replica), lag(2999)), "replica, 3 s behind");
+        let lost = Observation {
+            role: Some(ServerRole::Replica),
+            lag: lag(12_000),
+            lag_unknown: Some("no link to its primary"),
+            ..Observation::default()
+        };
+        let words = "replica, at most 12 s behind (no link to its primary)";
+        assert_eq!(lost.to_string(), words);
         let product = Some("PostgreSQL 15.18".into());
         let observation =
             Observation { role: Some(ServerRole::Primary), product, ..Observation::default() };

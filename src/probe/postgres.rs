@@ -44,7 +44,7 @@ use super::conversation::{Conversation, Protocol, TlsStart, Transport};
 use super::credentials::Credentials;
 use super::kind::{CheckProber, NewProber};
 use super::native::NativeProber;
-use super::observation::{Freshness, Observation};
+use super::observation::{Observation, Observed, Observer};
 use super::phase::{Phase, ProbeResult};
 use super::target::Target;
 use crate::config::{PostgresCheck, Role};
@@ -66,8 +66,7 @@ struct Postgres {
 /// The part of earlier probes that the next one needs, or that people want to see.
 #[derive(Default)]
 struct Memory {
-    freshness: Freshness,
-    observation: Observation,
+    observer: Observer,
     login: Login,
 }
 
@@ -122,8 +121,8 @@ impl Protocol for Postgres {
         TlsStart::OnRequest
     }
 
-    fn observation(&self) -> Observation {
-        self.memory().observation.clone()
+    fn observed(&self) -> Option<Observed> {
+        self.memory().observer.newest()
     }
 }
 
@@ -186,24 +185,22 @@ impl Postgres {
     /// Checks the role and, of a replica, the lag.
     fn check(&self, standing: &Standing, version: &str, now: Instant) -> ProbeResult<()> {
         let Standing { role, is_read_only, lag } = *standing;
-        role.check(self.role)?;
-        if self.role == Role::Primary && is_read_only {
-            return Err(Phase::Role.fail("primary, but read-only"));
-        }
-        let mut memory = self.memory();
-        let lag = memory.freshness.check_role(role, lag, self.max_lag, now)?;
+        let role_verdict = role.check(self.role).and_then(|()| match self.role {
+            Role::Primary if is_read_only => Err(Phase::Role.fail("primary, but read-only")),
+            _ => Ok(()),
+        });
         let product = (!version.is_empty()).then(|| format!("{PRODUCT} {version}").into());
-        memory.observation = Observation { role: Some(role), lag, product, note: None };
-        Ok(())
+        let observation = Observation { role: Some(role), product, ..Observation::default() };
+        self.memory().observer.check(observation, role_verdict, (lag, self.max_lag), now)
     }
 
     /// Records that a server without a rule for the user logs each check.
-    fn set_note(&self) {
+    fn set_note(&self, now: Instant) {
         let note = Some(
             "PostgreSQL logs each check, because it lets the check's user or host not log in; see \
              docs/guides/native-checks.md",
         );
-        self.memory().observation = Observation { note, ..Observation::default() };
+        self.memory().observer.record(Observation { note, ..Observation::default() }, now);
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {

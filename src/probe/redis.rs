@@ -38,7 +38,7 @@ use super::conversation::{
 use super::credentials::Credentials;
 use super::kind::{CheckProber, NewProber};
 use super::native::NativeProber;
-use super::observation::{Freshness, Lag, Observation, ServerRole};
+use super::observation::{Lag, Observation, Observed, Observer, ServerRole};
 use super::phase::{Phase, ProbeResult};
 use super::target::Target;
 use crate::config::{RedisCheck, Role};
@@ -51,14 +51,7 @@ struct Redis {
     role: Role,
     max_lag: Option<Duration>,
     credentials: Credentials,
-    memory: Mutex<Memory>,
-}
-
-/// The part of the last probe that the next one needs, or that people want to see.
-#[derive(Default)]
-struct Memory {
-    freshness: Freshness,
-    observation: Observation,
+    observer: Mutex<Observer>,
 }
 
 /// One conversation.
@@ -118,8 +111,8 @@ impl Protocol for Redis {
         Ok(Box::new(Dialog { redis: self, commands, now, phase, lag: Lag::NO_LINK }))
     }
 
-    fn observation(&self) -> Observation {
-        self.memory().observation.clone()
+    fn observed(&self) -> Option<Observed> {
+        self.observer().newest()
     }
 }
 
@@ -129,7 +122,7 @@ impl Redis {
             role: check.role,
             max_lag: check.max_lag,
             credentials: Credentials::new(check.user.as_ref(), check.password.as_ref()),
-            memory: Mutex::default(),
+            observer: Mutex::default(),
         }
     }
 
@@ -140,15 +133,13 @@ impl Redis {
 
     /// Checks the role and, of a replica, the lag.
     fn check(&self, role: ServerRole, lag: Lag, now: Instant) -> ProbeResult<()> {
-        role.check(self.role)?;
-        let mut memory = self.memory();
-        let lag = memory.freshness.check_role(role, lag, self.max_lag, now)?;
-        memory.observation = Observation { role: Some(role), lag, ..Observation::default() };
-        Ok(())
+        let observation = Observation { role: Some(role), ..Observation::default() };
+        let role_verdict = role.check(self.role);
+        self.observer().check(observation, role_verdict, (lag, self.max_lag), now)
     }
 
-    fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    fn observer(&self) -> MutexGuard<'_, Observer> {
+        self.observer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

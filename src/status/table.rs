@@ -1,6 +1,6 @@
 //! The status as a table for people: a row for each database, those in trouble first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use comfy_table::{ContentArrangement, Table};
@@ -225,11 +225,26 @@ fn row(database: &DatabaseStatus, now: Time, detail: Detail) -> Vec<String> {
     if detail == Detail::Wide {
         let since = database.since.map(|since| duration(between(since.0, now.0)));
         row.push(since.unwrap_or_else(|| "-".to_owned()));
-        let published = database.published.as_ref().map(|ips| address_list(ips));
-        row.push(published.unwrap_or_else(|| "-".to_owned()));
+        row.push(published_list(database).unwrap_or_else(|| "-".to_owned()));
     }
     row.push(out(database, now));
     row
+}
+
+/// Returns the addresses that the cluster holds, each with the details of its server if a check
+/// asks for them; none while that is unknown.
+fn published_list(database: &DatabaseStatus) -> Option<String> {
+    let published = database.published.as_ref()?;
+    let observed = database.targets.iter().filter_map(|target| {
+        let details = target.observation.as_ref()?.describe();
+        Some((&*target.address, details)).filter(|(_, details)| !details.is_empty())
+    });
+    let observed: HashMap<&str, String> = observed.collect();
+    let with_details = published.iter().map(|ip| match observed.get(&**ip) {
+        Some(details) => format!("{ip} ({details})"),
+        None => ip.clone(),
+    });
+    Some(address_list(&with_details.collect::<Vec<_>>()))
 }
 
 /// Returns a table that fits a terminal.

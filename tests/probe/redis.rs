@@ -99,7 +99,7 @@ async fn a_replica_outlives_its_primary_by_the_lag() {
     })
     .await;
     assert_eq!(prober.probe().await, pass());
-    assert!(prober.observation().to_string().starts_with("replica, "));
+    assert!(prober.observation().unwrap().to_string().starts_with("replica, "));
     drop(primary);
     let start = std::time::Instant::now();
     let mut passes = 0;
@@ -142,7 +142,7 @@ async fn a_password_is_asked_refused_and_rotated() {
     assert!(prober.fast_check().is_none(), "the file is read again");
     std::fs::write(file.path(), "second\n").unwrap();
     assert_eq!(prober.probe().await, pass());
-    assert_eq!(prober.observation().to_string(), "primary");
+    assert_eq!(prober.observation().unwrap().to_string(), "primary");
     assert!(!server.log().contains("second"), "{}", server.log());
 }
 
@@ -288,7 +288,7 @@ async fn over_tls_the_words_are_the_same_and_the_log_is_silent() {
     for _ in 0..200 {
         assert_eq!(prober.probe().await, pass());
     }
-    assert_eq!(prober.observation().to_string(), "primary");
+    assert_eq!(prober.observation().unwrap().to_string(), "primary");
     let refused = inconclusive("auth: refused (WRONGPASS): is the password right?");
     assert_eq!(probe(&secure(with_password(0, "wrong"))).await, refused);
     let role = RedisCheck { role: Role::Replica, ..primary };

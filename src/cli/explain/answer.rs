@@ -96,6 +96,11 @@ fn target_lines(
     page.headline(&headline(database, target, planned, now));
     cause_lines(page, replica, database, target);
     page.line("now", &streak(target, now));
+    if let Some(observation) = &target.observation {
+        let details = observation.describe();
+        Some(details).filter(|it| !it.is_empty()).iter().for_each(|it| page.line("server", it));
+        observation.note.iter().for_each(|note| page.line("note", &visible_sentence(note)));
+    }
     if let Some(check) = &target.check {
         let seconds = |seconds: f64| Duration::try_from_secs_f64(seconds).unwrap_or_default();
         page.line(

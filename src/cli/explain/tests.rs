@@ -92,6 +92,15 @@ fn an_address_that_is_down_is_explained() {
 }
 
 #[test]
+fn the_role_and_lag_of_the_server_are_shown() {
+    let observation = json!({"role": "replica", "lagSeconds": 4, "note": "it logs each check"});
+    let database = database(json!({"targets": [target(json!({"observation": observation}))]}));
+    let text = answer(&status(database), Some("10.20.1.23"), None).expect("an answer");
+    let line = "  server            replica, 4 s behind\n  note              it logs each check\n";
+    assert_has(&text, &[line]);
+}
+
+#[test]
 fn the_headline_compares_the_plan_with_the_cluster() {
     for (published, planned, expected) in [
         (Some(true), json!(true), "is PUBLISHED in prod/orders;"),

@@ -13,7 +13,7 @@ use crate::health::Verdict;
 use crate::probe::conversation::{ConnectFailure, Protocol};
 use crate::probe::http::{Expectation, RequestTemplate};
 use crate::probe::kind::PlainProtocol;
-use crate::probe::observation::Observation;
+use crate::probe::observation::Observed;
 use crate::probe::target::Target;
 
 /// A check of one target, made ready to be probed many times by a [`Reactor`](super::Reactor).
@@ -79,11 +79,11 @@ impl FastCheck {
         }
     }
 
-    /// Returns the details that the newest passed probe has found.
-    pub(crate) fn observation(&self) -> Observation {
+    /// Returns the details that the newest probe has found that found any.
+    pub(crate) fn observed(&self) -> Option<Observed> {
         match &self.kind {
-            FastKind::Native(protocol) => protocol.observation(),
-            _ => Observation::default(),
+            FastKind::Native(protocol) => protocol.observed(),
+            _ => None,
         }
     }
 }

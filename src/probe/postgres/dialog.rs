@@ -256,7 +256,7 @@ impl Dialog {
         let text = || quote_server(error.text);
         let is_login = code.starts_with("28");
         if phase != Phase::Role && (is_login || code == "3D000") && !self.postgres.needs_login() {
-            self.postgres.set_note();
+            self.postgres.set_note(self.now);
             return Ok(());
         }
         // PgBouncer has one code for all.

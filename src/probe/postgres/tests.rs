@@ -341,7 +341,7 @@ fn a_login_by_scram_computes_the_keys_of_one_salt_once() {
     assert!(!is_ready(), "the salt may be another one in the next login");
     assert_eq!(log_in(&postgres, &mut server, b"secret", 3), (Ok(()), false));
     assert!(is_ready());
-    assert_eq!(postgres.observation().to_string(), "primary, PostgreSQL 15.18");
+    assert_eq!(postgres.observed().unwrap().observation.to_string(), "primary, PostgreSQL 15.18");
 
     let mut changed = ScramServer::new(b"other");
     assert_eq!(log_in(&postgres, &mut changed, b"secret", 1000), (Ok(()), true));

@@ -180,12 +180,12 @@ fn a_lost_primary_ages_its_replicas() {
     let linked = |seconds| format!("+PONG\r\n{}{SLAVE}", info("up", seconds));
     let lost = || format!("+PONG\r\n{}{SLAVE}", info("down", -1));
     assert_eq!(probe(linked(8), 100), Ok(()));
-    assert_eq!(redis.observation().to_string(), "replica, 8 s behind");
+    assert_eq!(redis.observed().unwrap().observation.to_string(), "replica, 8 s behind");
     assert_eq!(probe(lost(), 122), Ok(()));
     let reason = "lag: unknown for 31s, more than 30s: no link to its primary";
     assert_eq!(probe(lost(), 123), Err(Verdict::Fail(reason.into())));
     assert_eq!(probe(format!("+PONG\r\n{}{MASTER}", info("down", -1)), 130), Ok(()));
-    assert_eq!(redis.observation().to_string(), "primary");
+    assert_eq!(redis.observed().unwrap().observation.to_string(), "primary");
     assert_eq!(probe(lost(), 160), Ok(()));
 }
 

@@ -45,6 +45,7 @@ fn target(initial: InitialMembership, verdicts: &str, membership: Membership) ->
         flaps: None,
         last_hour: LastHour::default(),
         membership,
+        observation: None,
     }
 }
 

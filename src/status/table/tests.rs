@@ -45,6 +45,18 @@ fn down() -> TargetStatus {
     ])
 }
 
+#[test]
+fn a_wide_table_shows_the_roles_of_what_is_published() {
+    let mut status = status();
+    let mysql = &mut status.databases[0];
+    let observation = serde_json::json!({"role": "primary", "product": "MySQL 8\u{1b}"});
+    mysql.targets = vec![target(&[("observation", observation)]), down()];
+    mysql.published = Some(vec!["10.20.0.1".into(), "10.20.0.9".into()]);
+    let layout = Layout { width: None, detail: Detail::Wide };
+    let text = render(&status, Replicas::default(), layout);
+    assert!(text.contains(" 10.20.0.1 (primary, MySQL 8\\u{1b}), 10.20.0.9 "), "{text}");
+}
+
 /// Returns the lines of the table whose databases have no trouble but these targets.
 fn out_of(targets: Vec<TargetStatus>) -> String {
     let mut status = status();
