@@ -368,6 +368,13 @@ fn what_dns_has_dropped_leaves_once_another_is_up() {
     let fault = || RecordBuilder::new().named().answers(10, None).answers(14, Some(&[2]));
     fault().writes("a", 26, &[2]).breaks(&[]);
     fault().writes("a", 27, &[2]).breaks(&[Rule::Dropped]);
+    // It may have slept through a good answer between two faults.
+    let faults = || RecordBuilder::new().named().answers(6, None).answers(20, Some(&[1, 2]));
+    let faults = || faults().answers(28, None).answers(30, Some(&[2]));
+    faults().writes("a", 58, &[2]).breaks(&[]);
+    let seen = || RecordBuilder::new().named().answers(6, None).answers(8, Some(&[1, 2]));
+    let seen = || seen().answers(28, None).answers(30, Some(&[2]));
+    seen().writes("a", 58, &[2]).breaks(&[Rule::Dropped]);
 }
 
 #[test]

@@ -74,16 +74,21 @@ pub(crate) fn periods(record: &Record, database: usize, server: usize) -> Vec<Pe
 
 /// Returns the longest wait for the end of the next lookup after these periods. The waits double,
 /// so the last one is about as long as the fault.
+///
+/// A good answer that is over before this wait is may never have been seen. The fault then goes on.
 fn retry_delay(before: &[Period]) -> Duration {
-    let lasted = |period: &Period| period.span.until - period.span.from;
-    // A good answer may have come between two lookups.
-    let is_fault = |period: &&Period| period.answer.is_none() || lasted(period) < LOOKUP_TIMEOUT;
-    if before.last().is_none_or(|last| last.answer.is_some()) {
-        return Duration::ZERO;
+    let mut fault = Duration::ZERO;
+    for Period { span, answer, .. } in before {
+        let lasted = span.until - span.from;
+        let is_unseen = !fault.is_zero() && lasted < longest_wait(fault);
+        fault = if answer.is_none() || is_unseen { fault + lasted } else { Duration::ZERO };
     }
-    let fault: Duration = before.iter().rev().take_while(is_fault).map(lasted).sum();
-    let delay = (fault + RETRY_DELAY).clamp(LOOKUP_TIMEOUT, MAX_RETRY_DELAY + LOOKUP_TIMEOUT);
-    delay + RETRY_DELAY
+    if fault.is_zero() { fault } else { longest_wait(fault) + RETRY_DELAY }
+}
+
+/// Returns the longest wait that a fault leads to, with the lookup before it.
+fn longest_wait(fault: Duration) -> Duration {
+    (fault + RETRY_DELAY).clamp(LOOKUP_TIMEOUT, MAX_RETRY_DELAY + LOOKUP_TIMEOUT)
 }
 
 /// Returns all periods of all servers for a database.
