@@ -137,6 +137,7 @@ async fn metrics_page(State(state): State<AppState>, encoding: Encoding) -> Resp
     let write_duration = state.publish.write_duration();
     let daemon = metrics::DaemonState {
         is_leader: state.lease.is_leader(),
+        lease: state.lease.identity().map(|(name, _)| name.to_string()),
         config_is_good: state.config.problems().is_empty(),
         log_lines_dropped: log::dropped_lines(),
         orphans: state.publish.orphans(),

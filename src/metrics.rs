@@ -34,6 +34,8 @@ const CHUNK_BYTES: usize = 32 << 10;
 pub(crate) struct DaemonState {
     /// True if this replica is the one that writes.
     pub is_leader: bool,
+    /// NAMESPACE/NAME of the Lease that the replicas compete for; none without leader election.
+    pub lease: Option<String>,
     /// True if the config file was good when last read.
     pub config_is_good: bool,
     /// Lines of the log that were lost.
@@ -125,7 +127,8 @@ fn encode_state(snapshot: &Snapshot, state: &DaemonState, encoder: &mut Encoder)
         "gauge",
         "1 if this replica is the one that writes, by its lease or because it is alone; else 0.",
     );
-    encoder.sample(&[], u8::from(state.is_leader));
+    let lease = state.lease.as_deref().map(|lease| ("lease", lease));
+    encoder.sample(lease.as_slice(), u8::from(state.is_leader));
     encoder.begin_family(
         "external_endpoints_frozen",
         "gauge",

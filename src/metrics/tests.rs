@@ -110,6 +110,7 @@ fn lines_of(databases: Vec<DatabaseSnapshot>, start: &str) -> Vec<String> {
     });
     let state = DaemonState {
         is_leader: true,
+        lease: Some("databases/external-endpoints".to_owned()),
         config_is_good: true,
         log_lines_dropped: 3,
         orphans: BTreeMap::new(),
@@ -287,7 +288,7 @@ fn what_belongs_to_no_database_is_there_too() {
     for name in [
         "external_endpoints_build_info{version=",
         "external_endpoints_config_last_load_successful 1",
-        "external_endpoints_leader 1",
+        "external_endpoints_leader{lease=\"databases/external-endpoints\"} 1",
         "external_endpoints_frozen 0",
         "external_endpoints_check_start_delay_seconds_count 0",
         "external_endpoints_check_start_delay_seconds_bucket{le=\"+Inf\"} 0",

@@ -16,8 +16,17 @@ const CONFIG: &str = "databases: [{service: mysql, namespace: prod, port: 3306, 
 const KUBECTL_VERBS: [&str; 9] =
     ["annotate", "apply", "delete", "describe", "get", "logs", "patch", "port-forward", "rollout"];
 
-const KUBECTL_RESOURCES: [&str; 6] =
-    ["service", "services", "endpoints", "endpointslices", "lease", "events"];
+const KUBECTL_RESOURCES: [&str; 9] = [
+    "configmap",
+    "endpoints",
+    "endpointslices",
+    "events",
+    "lease",
+    "pod",
+    "pods",
+    "service",
+    "services",
+];
 
 /// One command with its place.
 struct Line {
