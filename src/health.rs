@@ -199,6 +199,11 @@ impl Health {
         })
     }
 
+    /// Returns whether the newest verdict is inconclusive.
+    pub fn is_inconclusive(&self) -> bool {
+        self.verdict_times.inconclusive_since.is_some()
+    }
+
     /// Returns the time of the last change of state.
     pub fn since(&self) -> Instant {
         self.since

@@ -43,6 +43,7 @@ use observation::Observed;
 pub(crate) use observation::describe as describe_observation;
 pub use observation::{Observation, ServerRole};
 use phase::{Progress, to_verdict};
+pub(crate) use phase::{is_of_login, is_of_role};
 pub use target::Target;
 
 /// Declares the module of each kind of check: `tcp`, `http` and so on, as the config's registry

@@ -163,6 +163,7 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
     (
         "monitor::database",
         &[
+            "trouble",
             "announcements",
             "maintenance",
             "recent_failures",

@@ -153,7 +153,9 @@ fn judge_maintenance(
 }
 
 fn judge_checks(statement: Statement<'_>, database: &DatabaseSnapshot, now: Instant) -> Judgement {
-    let inconclusive = |note: &PolicyNote| matches!(note, PolicyNote::ChecksInconclusive { .. });
+    let inconclusive = |note: &PolicyNote| {
+        matches!(note, PolicyNote::ChecksInconclusive { .. } | PolicyNote::LoginRefused { .. })
+    };
     let is_checked = |target: &TargetState| target.health.state() != State::Unknown;
     if statement.key.reason == Reason::ChecksConclusive || database.notes.iter().any(inconclusive) {
         return Judgement::True;

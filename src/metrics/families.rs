@@ -22,7 +22,7 @@ pub(super) enum Source {
 }
 
 /// All of them, in the order of the page.
-pub(super) const FAMILIES: [Family; 21] = [
+pub(super) const FAMILIES: [Family; 23] = [
     Family {
         name: "external_endpoints_target_healthy",
         kind: "gauge",
@@ -109,6 +109,19 @@ pub(super) const FAMILIES: [Family; 21] = [
         help: "1 for a published target whose checks have been inconclusive for more than a \
          minute; absent for others.",
         source: Source::Monitor(policy::inconclusive),
+    },
+    Family {
+        name: "external_endpoints_target_login_refused",
+        kind: "gauge",
+        help: "1 for a target that does not let its check log in; absent for others.",
+        source: Source::Monitor(policy::login_refused),
+    },
+    Family {
+        name: "external_endpoints_role_missing",
+        kind: "gauge",
+        help: "1 while no target is well, and one or more have another role than their check asks \
+               for; else absent.",
+        source: Source::Monitor(policy::role_missing),
     },
     Family {
         name: "external_endpoints_unhealthy_kept_addresses",

@@ -23,6 +23,22 @@ pub(super) fn inconclusive(database: &DatabaseSnapshot, encoder: &mut Encoder) {
     each(database, encoder, listed);
 }
 
+pub(super) fn login_refused(database: &DatabaseSnapshot, encoder: &mut Encoder) {
+    let listed = |target: &TargetState| {
+        database.notes.iter().any(|note| match note {
+            PolicyNote::LoginRefused { ips, .. } => ips.contains(&target.member.ip),
+            _ => false,
+        })
+    };
+    each(database, encoder, listed);
+}
+
+pub(super) fn role_missing(database: &DatabaseSnapshot, encoder: &mut Encoder) {
+    if database.notes.iter().any(|note| matches!(note, PolicyNote::RoleMissing { .. })) {
+        encoder.sample(&[], 1);
+    }
+}
+
 /// Encodes a 1 for each target for which `applies` returns true.
 fn each(
     database: &DatabaseSnapshot,

@@ -230,6 +230,8 @@ fn a_policy_shows_where_there_is_one() {
         "target_in_m",
         "target_inc",
         "target_flapping",
+        "target_login_refused",
+        "role_missing",
     ] {
         let start = format!("external_endpoints_{name}");
         assert!(!plain.iter().any(|line| line.starts_with(&start)), "{name}");
@@ -250,6 +252,8 @@ fn a_policy_shows_where_there_is_one() {
             ips: vec![second],
             reason: "connect: no route from this host".into(),
         },
+        PolicyNote::LoginRefused { ips: vec![first], reason: "auth: refused".into() },
+        PolicyNote::RoleMissing { others: vec![(first, "role: replica, not primary".into())] },
     ];
     let of = |name: &str, labels: &str, value: u32| {
         format!("external_endpoints_{name}{{namespace=\"prod\",service=\"b\"{labels}}} {value}")
@@ -257,6 +261,8 @@ fn a_policy_shows_where_there_is_one() {
     for line in [
         of("target_in_maintenance", ",address=\"198.51.100.1\"", 1),
         of("target_inconclusive", ",address=\"198.51.100.2\"", 1),
+        of("target_login_refused", ",address=\"198.51.100.1\"", 1),
+        of("role_missing", "", 1),
         of("unhealthy_kept_addresses", "", 2),
         of("split_brain", "", 1),
         of("serving_tier", "", 3),

@@ -30,6 +30,7 @@ use dns_addresses::{DnsAddresses, Reading};
 pub(super) use dns_notices::DnsService;
 use readdress::Arrival;
 use recent_failures::RecentFailures;
+use trouble::Trouble;
 
 mod announcements;
 mod answers;
@@ -40,6 +41,7 @@ mod maintenance;
 mod name_status;
 mod readdress;
 mod recent_failures;
+mod trouble;
 
 /// The state of one database. Only the monitor changes it.
 pub(super) struct DatabaseMonitor {
@@ -223,9 +225,11 @@ impl DatabaseMonitor {
         let check = &self.database.addresses[index].check;
         let (first, doubted) = (!target.health.is_checked(), target.health.in_doubt());
         let before = (known_to_pass(target, check, now), target.health.inconclusive_since());
+        let trouble = Trouble::of(&target.health);
         let transition = health::observe(&mut target.health, verdict, thresholds, now);
         let after = (known_to_pass(target, check, now), target.health.inconclusive_since());
         let turned = self.database.policy.exactly_one && before.0 != after.0 || before.1 != after.1;
+        let turned = turned || trouble != Trouble::of(&target.health);
         if let Some(minute) = Minute::of(verdict, target.health.state()) {
             target.last_hour.record(minute, now);
         }

@@ -84,6 +84,10 @@ reasons! {
     /// The checks of all published addresses are conclusive again.
     ChecksConclusive: Check, Info, Checks;
 
+    /// The server of a target does not let its check log in.
+    LoginRefused: Check, Warning, Checks;
+    /// No target has the role that its check asks for.
+    RoleMissing: Decide, Warning, Alone;
     /// More than one target of an `exactlyOne` database passes.
     SplitBrain: Decide, Error, Alone;
     /// Fewer targets are healthy than `minHealthy` asks for.

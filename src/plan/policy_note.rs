@@ -28,6 +28,11 @@ pub enum PolicyNote {
     /// These are published, but all of their verdicts have been inconclusive for too long. The
     /// reason is that of the first one.
     ChecksInconclusive { ips: Vec<IpAddr>, reason: String },
+    /// The servers of these targets do not let their checks log in. The reason is that of the
+    /// first one.
+    LoginRefused { ips: Vec<IpAddr>, reason: String },
+    /// No target is well, and these have another role than their check asks for.
+    RoleMissing { others: Vec<(IpAddr, String)> },
     /// These stay although these names no longer have them, because none takes their place.
     NotReplaced { kept: Vec<IpAddr>, names: Vec<String>, reason: NotReplacedReason },
 }
@@ -81,16 +86,13 @@ impl fmt::Display for PolicyNote {
                 let stay = if kept.len() == 1 { "stays" } else { "stay" };
                 write!(f, "{} {stay}: {MANY_FAIL}", list_ips(kept))
             }
-            PolicyNote::ChecksInconclusive { ips, reason } => {
-                let over = humantime::format_duration(INCONCLUSIVE_TOLERANCE);
-                let stay = if ips.len() == 1 { "it stays" } else { "they stay" };
-                write!(
-                    f,
-                    "the checks of {} have been inconclusive for over {over} ({reason}); {stay} \
-                     published, dead or alive; fix the cause on the side of the daemon",
-                    list_ips(ips)
-                )
-            }
+            PolicyNote::ChecksInconclusive { ips, reason } => fmt_inconclusive(ips, reason, f),
+            PolicyNote::LoginRefused { ips, reason } => fmt_login_refused(ips, reason, f),
+            PolicyNote::RoleMissing { others } => write!(
+                f,
+                "no address has the role that its check asks for: {}",
+                with_reasons(others)
+            ),
             PolicyNote::NotReplaced { kept, names, reason } => {
                 fmt_not_replaced(kept, &names.join(", "), reason, f)
             }
@@ -99,6 +101,23 @@ impl fmt::Display for PolicyNote {
             }
         }
     }
+}
+
+fn fmt_inconclusive(ips: &[IpAddr], reason: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let over = humantime::format_duration(INCONCLUSIVE_TOLERANCE);
+    let stay = if ips.len() == 1 { "it stays" } else { "they stay" };
+    write!(
+        f,
+        "the checks of {} have been inconclusive for over {over} ({reason}); {stay} published, \
+         dead or alive; fix the cause on the side of the daemon",
+        list_ips(ips)
+    )
+}
+
+fn fmt_login_refused(ips: &[IpAddr], reason: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let whose = if ips.len() == 1 { "its" } else { "their" };
+    let ips = list_ips(ips);
+    write!(f, "the checks of {ips} cannot log in ({reason}); {whose} health stays as it is")
 }
 
 fn fmt_not_replaced(

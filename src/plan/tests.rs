@@ -7,6 +7,7 @@ mod exactly_one;
 mod membership;
 mod model;
 mod names;
+mod notes;
 mod properties;
 
 fn member(last: u8) -> Member {
@@ -460,26 +461,6 @@ fn members_show_as_a_list() {
     assert_eq!(Members::default().to_string(), "none");
     assert_eq!(members(&[2, 1, 2]).to_string(), "198.51.100.1, 198.51.100.2");
     assert_eq!((Members::default().len(), members(&[2, 1, 2]).len()), (0, 2));
-}
-
-#[test]
-fn notes_compare_by_kind_and_read_as_sentences() {
-    let [one, other] = [1, 2].map(|last| member(last).ip);
-    let kept = |ips: &[IpAddr]| PolicyNote::KeptByFreeze { kept: ips.to_vec() };
-    let inconclusive = |ips: &[IpAddr]| PolicyNote::ChecksInconclusive {
-        ips: ips.to_vec(),
-        reason: "exec: no program".into(),
-    };
-    assert!(
-        kept(&[one]).same_kind(&kept(&[other])) && !kept(&[one]).same_kind(&inconclusive(&[one]))
-    );
-    let words = |note: PolicyNote| note.to_string();
-    assert!(words(kept(&[one])).starts_with("198.51.100.1 stays: "));
-    assert!(words(kept(&[one, other])).starts_with("198.51.100.1, 198.51.100.2 stay: "));
-    assert!(words(inconclusive(&[one])).contains(
-        "the checks of 198.51.100.1 have been inconclusive for over 1m (exec: no program); it stays"
-    ));
-    assert!(words(inconclusive(&[one, other])).contains("; they stay published"));
 }
 
 #[test]

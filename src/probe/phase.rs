@@ -80,6 +80,8 @@ pub(crate) enum Phase {
     Startup,
     /// The login of a database's own protocol. No text of the server is shown in this phase.
     Auth,
+    /// The keys of a login are to be computed, and the next probe does it.
+    Keys,
     /// Redis has been asked whether it answers at all.
     Ping,
     /// The server has been asked for its role.
@@ -100,6 +102,7 @@ impl fmt::Display for Phase {
             Phase::Start | Phase::Exec => "exec",
             Phase::Startup => "startup",
             Phase::Auth => "auth",
+            Phase::Keys => "keys",
             Phase::Ping => "ping",
             Phase::Role => "role",
             Phase::Lag => "lag",
@@ -190,6 +193,20 @@ impl Phase {
             },
         }
     }
+}
+
+/// Returns whether the reason of a verdict is of the login of a check.
+pub(crate) fn is_of_login(reason: &str) -> bool {
+    is_of(Phase::Auth, reason)
+}
+
+/// Returns whether the reason of a verdict is of the role of a server.
+pub(crate) fn is_of_role(reason: &str) -> bool {
+    is_of(Phase::Role, reason)
+}
+
+fn is_of(phase: Phase, reason: &str) -> bool {
+    reason.strip_prefix(&phase.to_string()).is_some_and(|rest| rest.starts_with(": "))
 }
 
 /// Returns the resource that this host lacks, if the error can mean nothing else.
@@ -292,6 +309,20 @@ mod tests {
         ];
         for (phase, errno, reason) in fails {
             assert_eq!(verdict(phase, errno), Verdict::Fail(reason.into()));
+        }
+    }
+
+    #[test]
+    fn a_reason_is_of_the_phase_that_it_begins_with() {
+        for (reason, login, role) in [
+            ("auth: refused (28P01): is the password right?", true, false),
+            ("role: replica, not primary", false, true),
+            ("keys: the server wants new ones", false, false),
+            ("exec: auth: no", false, false),
+            ("authority: x", false, false),
+            ("", false, false),
+        ] {
+            assert_eq!((is_of_login(reason), is_of_role(reason)), (login, role), "{reason}");
         }
     }
 

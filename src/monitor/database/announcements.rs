@@ -15,6 +15,9 @@ use crate::plan::{Members, PolicyNote};
 /// The note of the Event, and the message of the log line, at the end of inconclusive checks.
 const CONCLUSIVE: &str = "the checks of all published addresses are conclusive again";
 
+/// The same, at the end of checks that could not log in.
+pub(crate) const LOGINS_WORK: &str = "all checks log in again";
+
 /// Returns the note of a target's Event: its state, and the reason for which it is down.
 pub(crate) fn target_note(ip: IpAddr, state: State, reason: Option<&str>) -> String {
     match reason.filter(|_| state == State::Down) {
@@ -100,7 +103,8 @@ impl DatabaseMonitor {
         for note in notes.iter().filter(|note| !before.contains(note)) {
             self.announce_note(note, now);
         }
-        for note in before.iter().filter(|note| !notes.iter().any(|now| now.same_kind(note))) {
+        let is_over = |note: &&PolicyNote| !notes.iter().any(|now| now.same_kind(note));
+        for note in before.iter().filter(is_over) {
             self.announce_end_of_note(note, now);
         }
     }
@@ -112,6 +116,8 @@ impl DatabaseMonitor {
             PolicyNote::BelowMinHealthy { .. } => Reason::BelowMinHealthy,
             PolicyNote::Flapping { .. } => Reason::Flapping,
             PolicyNote::ChecksInconclusive { .. } => Reason::ChecksInconclusive,
+            PolicyNote::LoginRefused { .. } => Reason::LoginRefused,
+            PolicyNote::RoleMissing { .. } => Reason::RoleMissing,
             PolicyNote::DegradedTier { .. } | PolicyNote::FailbackWaits { .. } => {
                 return info!(%namespace, %service, "{note}");
             }
@@ -134,6 +140,13 @@ impl DatabaseMonitor {
             PolicyNote::ChecksInconclusive { .. } => {
                 let notice = self.notice(Reason::ChecksConclusive, CONCLUSIVE.into(), now);
                 self.recorder.log_and_event(notice, &LogLine::default());
+            }
+            PolicyNote::LoginRefused { .. } => {
+                let notice = self.notice(Reason::ChecksConclusive, LOGINS_WORK.into(), now);
+                self.recorder.log_and_event(notice, &LogLine::default());
+            }
+            PolicyNote::RoleMissing { .. } => {
+                info!(%namespace, %service, "an address has the role that its check asks for");
             }
             PolicyNote::DegradedTier { .. } => {
                 info!(%namespace, %service, "the preferred tier serves alone again");

@@ -10,36 +10,12 @@ use crate::config::Check;
 use crate::freeze::Freeze;
 use crate::health::Health;
 use crate::monitor::{DatabasePlan, TargetState};
-use crate::plan::{self, Candidate, Decision, KeepReason, NameFacts, Plan, PolicyNote, Pool};
+use crate::plan::{self, Candidate, Decision, KeepReason, NameFacts, Plan, Pool};
 
 /// Intervals for which a conclusive verdict counts: one or two tries may be inconclusive.
 const FRESH_INTERVALS: u32 = 3;
 
 impl DatabaseMonitor {
-    /// Returns a note on published targets whose verdicts have been inconclusive for too long. It
-    /// is the note from before if the targets are the same.
-    fn inconclusive_note(&self) -> Option<PolicyNote> {
-        let published = self.policy_state.published.as_ref()?;
-        let is_inconclusive = |target: &&TargetState| {
-            published.contains(target.member.ip) && target.health.inconclusive_since().is_some()
-        };
-        let mut targets: Vec<&TargetState> = self.targets.iter().filter(is_inconclusive).collect();
-        targets.sort_by_key(|target| target.member.ip);
-        let reason = targets.first()?.health.reason().unwrap_or_default();
-        let ips: Vec<IpAddr> = targets.iter().map(|target| target.member.ip).collect();
-        let same = |note: &&PolicyNote| match note {
-            PolicyNote::ChecksInconclusive { ips: before, .. } => *before == ips,
-            _ => false,
-        };
-        let before = self.policy_state.notes.iter().find(same).cloned();
-        Some(
-            before.unwrap_or_else(|| PolicyNote::ChecksInconclusive {
-                ips,
-                reason: reason.to_owned(),
-            }),
-        )
-    }
-
     /// Returns the addresses that may answer while the plan is not to publish. A plan to publish
     /// clears the removed ones.
     fn may_answer(&mut self, plan: &Plan) -> Arc<[IpAddr]> {
@@ -79,7 +55,7 @@ impl DatabaseMonitor {
         }
         self.has_decided |= matches!(plan, Plan::Publish(_));
         self.policy_state.exchanged = exchanged;
-        notes.extend(self.inconclusive_note());
+        notes.extend(self.trouble_notes());
         let before = std::mem::replace(&mut self.policy_state.notes, notes);
         let hold_ends_at = self.update_empty_hold(&plan, now);
         let kept_ends_at = self.update_kept(now);

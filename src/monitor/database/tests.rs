@@ -49,7 +49,7 @@ impl Scene {
     }
 
     /// Applies verdicts to the targets, a second later: `+` passes, `-` fails, `?` is inconclusive,
-    /// and a space is none.
+    /// `l` cannot log in, `r` has another role, and a space is none.
     fn on_result(&mut self, verdicts: &str) {
         self.now += SECOND;
         for (index, verdict) in verdicts.chars().enumerate() {
@@ -57,6 +57,8 @@ impl Scene {
                 '+' => Verdict::Pass,
                 '-' => Verdict::Fail("connect: refused".into()),
                 '?' => Verdict::Inconclusive("connect: no route from this host".into()),
+                'l' => Verdict::Inconclusive("auth: refused (28P01)".into()),
+                'r' => Verdict::Fail("role: replica, not primary".into()),
                 _ => continue,
             };
             let (started, ended) = (self.now, self.now);
@@ -320,6 +322,51 @@ fn a_published_inconclusive_target_is_reported_once() {
     assert!(scene.snapshot().notes.is_empty());
     scene.apply_for(61, "??");
     assert_eq!(scene.events("Checks"), [""; 0]);
+}
+
+#[test]
+fn a_refused_login_is_reported_at_once_and_once() {
+    let mut scene = Scene::new("10.0.0.1, 10.0.0.2", "{}");
+    scene.sync(&[1]);
+    scene.on_result("++");
+    assert_eq!(scene.events("Login"), [""; 0]);
+    scene.on_result("l ");
+    let note = "LoginRefused: the checks of 10.0.0.1 cannot log in (auth: refused (28P01)); its \
+                health stays as it is";
+    assert_eq!(scene.events("Login"), [note]);
+    scene.apply_for(30, "l+");
+    assert_eq!(scene.events(""), [""; 0]);
+    assert_eq!(scene.snapshot().notes.len(), 1);
+    scene.publishes("1, 2");
+    scene.on_result(" l");
+    assert_eq!(scene.events("LoginRefused: the checks of 10.0.0.1, 10.0.0.2 cannot").len(), 1);
+    scene.on_result("+-");
+    assert_eq!(scene.events("Checks"), ["ChecksConclusive: all checks log in again"]);
+    assert!(scene.snapshot().notes.is_empty());
+}
+
+#[test]
+fn a_role_that_no_address_has_is_reported() {
+    let mut scene = Scene::new("10.0.0.1, 10.0.0.2", "{}");
+    scene.sync(&[1]);
+    scene.on_result("+r");
+    assert_eq!(scene.events("Role"), [""; 0], "another has it");
+    scene.on_result("-r");
+    let note = "RoleMissing: no address has the role that its check asks for: 10.0.0.2 (role: \
+                replica, not primary)";
+    assert_eq!(scene.events("Role"), [note]);
+    scene.apply_for(3, "-r");
+    assert_eq!(scene.events(""), [""; 0]);
+    // It comes back as a replica: its health stays, and the note changes.
+    scene.on_result("rr");
+    assert_eq!(scene.events("RoleMissing: no").len(), 1);
+    scene.on_result("r+");
+    assert!(scene.snapshot().notes.is_empty());
+    scene.publishes("2");
+    let mut scene = Scene::new("10.0.0.1, 10.0.0.2", "{}");
+    scene.sync(&[1]);
+    scene.on_result("--");
+    assert_eq!(scene.events("Role"), [""; 0], "the role is not the cause");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use rustix::net::{self, RecvFlags, SendFlags};
 use super::exchange::Advance;
 use crate::probe::conversation::{Conversation, Exchange};
 use crate::probe::native;
-use crate::probe::phase::ProbeResult;
+use crate::probe::phase::{Phase, ProbeResult};
 
 /// The most bytes of an answer that are read before other probes have their turn.
 const MAX_READ_PER_TURN: usize = 16 << 10;
@@ -93,9 +93,8 @@ impl NativeExchange {
             }
             if self.exchange.take_work().is_some() {
                 // The next probe is a task, and does it.
-                let phase = self.exchange.phase();
-                let words = "the server wants new keys, which the next check computes";
-                return Advance::Ended(Err(phase.inconclusive(words)));
+                let words = "the server wants new ones, which the next check computes";
+                return Advance::Ended(Err(Phase::Keys.inconclusive(words)));
             }
             if !self.exchange.output().is_empty() && self.send_error.is_none() {
                 self.send(socket);

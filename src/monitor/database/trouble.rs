@@ -1,0 +1,98 @@
+//! The trouble of checks that a person must mend: a login that does not work, a server of another
+//! role, and checks that say nothing for too long.
+//!
+//! | newest verdict | of the phase | trouble |
+//! | --- | --- | --- |
+//! | inconclusive | `auth` | the login does not work |
+//! | failure | `role` | the server has another role |
+//! | any other | any | none |
+
+use std::net::IpAddr;
+
+use super::DatabaseMonitor;
+use crate::health::{Health, State};
+use crate::monitor::TargetState;
+use crate::plan::PolicyNote;
+use crate::probe::{is_of_login, is_of_role};
+
+/// The trouble of one target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trouble {
+    None,
+    /// The server does not let the check log in.
+    Login,
+    /// The server has another role than the check asks for.
+    Role,
+}
+
+impl Trouble {
+    /// Returns the trouble by the newest verdict.
+    pub(super) fn of(health: &Health) -> Self {
+        match (health.reason(), health.is_inconclusive()) {
+            (Some(reason), true) if is_of_login(reason) => Trouble::Login,
+            (Some(reason), false) if is_of_role(reason) => Trouble::Role,
+            _ => Trouble::None,
+        }
+    }
+}
+
+impl DatabaseMonitor {
+    /// Returns the notes on the trouble of checks.
+    pub(super) fn trouble_notes(&self) -> impl Iterator<Item = PolicyNote> {
+        [self.role_note(), self.login_note(), self.inconclusive_note()].into_iter().flatten()
+    }
+
+    /// Returns a note on a role that no address has, although one or more would be well otherwise.
+    fn role_note(&self) -> Option<PolicyNote> {
+        let is_well = |target: &TargetState| target.passing() || target.health.state() == State::Up;
+        if self.targets.iter().any(is_well) {
+            return None;
+        }
+        let others = self.of_trouble(|target| Trouble::of(&target.health) == Trouble::Role);
+        let reason = |target: &&TargetState| target.health.reason().unwrap_or_default().to_owned();
+        let others = others.iter().map(|target| (target.member.ip, reason(target)));
+        let others: Vec<(IpAddr, String)> = others.collect();
+        (!others.is_empty()).then_some(PolicyNote::RoleMissing { others })
+    }
+
+    /// Returns a note on targets that do not let their checks log in. It is the note from before
+    /// if the targets are the same.
+    fn login_note(&self) -> Option<PolicyNote> {
+        let targets = self.of_trouble(|target| Trouble::of(&target.health) == Trouble::Login);
+        let (ips, reason) = summary(&targets)?;
+        let before = self.policy_state.notes.iter().find(|note| match note {
+            PolicyNote::LoginRefused { ips: before, .. } => *before == ips,
+            _ => false,
+        });
+        Some(before.cloned().unwrap_or(PolicyNote::LoginRefused { ips, reason }))
+    }
+
+    /// Returns a note on published targets whose verdicts have been inconclusive for too long. It
+    /// is the note from before if the targets are the same.
+    fn inconclusive_note(&self) -> Option<PolicyNote> {
+        let published = self.policy_state.published.as_ref()?;
+        let targets = self.of_trouble(|target| {
+            published.contains(target.member.ip) && target.health.inconclusive_since().is_some()
+        });
+        let (ips, reason) = summary(&targets)?;
+        let before = self.policy_state.notes.iter().find(|note| match note {
+            PolicyNote::ChecksInconclusive { ips: before, .. } => *before == ips,
+            _ => false,
+        });
+        Some(before.cloned().unwrap_or(PolicyNote::ChecksInconclusive { ips, reason }))
+    }
+
+    /// Returns the targets that a note is about, in the order of their addresses.
+    fn of_trouble(&self, applies: impl Fn(&TargetState) -> bool) -> Vec<&TargetState> {
+        let mut targets: Vec<&TargetState> =
+            self.targets.iter().filter(|target| applies(target)).collect();
+        targets.sort_by_key(|target| target.member.ip);
+        targets
+    }
+}
+
+/// Returns the addresses of targets, and the reason of the first. None if there is no target.
+fn summary(targets: &[&TargetState]) -> Option<(Vec<IpAddr>, String)> {
+    let reason = targets.first()?.health.reason().unwrap_or_default().to_owned();
+    Some((targets.iter().map(|target| target.member.ip).collect(), reason))
+}
