@@ -121,7 +121,10 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
     ("config::compile", &["dns", "addresses", "ports"]),
     ("config::dns_name", &["punycode"]),
     ("config::ip", &["embedded"]),
-    ("config::kinds", &["kind", "role", "tls", "exec", "http", "tcp", "postgres", "redis"]),
+    (
+        "config::kinds",
+        &["kind", "role", "tls", "exec", "http", "tcp", "postgres", "redis", "mongodb"],
+    ),
     (
         "config::language",
         &["hex", "spanned", "hints", "reader", "record", "scalars", "value", "bytes", "templates"],
@@ -212,6 +215,7 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
             "exec",
             "postgres",
             "redis",
+            "mongodb",
             "fast",
             "registry",
         ],
@@ -235,6 +239,7 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
         "probe::http",
         &["expectation", "request", "body", "head", "response", "http1", "http2", "plain", "https"],
     ),
+    ("probe::mongodb", &["bson", "message"]),
     ("probe::postgres", &["wire", "scram", "query", "dialog"]),
     ("probe::redis", &["resp"]),
     ("probe::stream", &["bounded", "connect", "close"]),

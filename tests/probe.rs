@@ -3,6 +3,9 @@
 
 #![allow(clippy::disallowed_methods, reason = "a test of timeouts needs a clock")]
 
+#[path = "support/binaries.rs"]
+#[allow(dead_code, reason = "the cluster tests use the rest")]
+mod binaries;
 #[path = "probe/certificates.rs"]
 mod certificates;
 #[path = "probe/exec.rs"]
@@ -23,6 +26,8 @@ mod http;
 mod https;
 #[path = "probe/leaks.rs"]
 mod leaks;
+#[path = "probe/mongodb.rs"]
+mod mongodb;
 #[path = "probe/names.rs"]
 mod names;
 #[path = "probe/postgres.rs"]

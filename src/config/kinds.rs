@@ -24,6 +24,7 @@ macro_rules! check_kinds {
             exec => Exec(ExecCheck),
             postgres => Postgres(PostgresCheck),
             redis => Redis(RedisCheck),
+            mongodb => Mongodb(MongodbCheck),
         }
     };
 }

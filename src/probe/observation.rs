@@ -16,6 +16,8 @@ pub enum ServerRole {
     Replica,
     /// Holds no data of its own: a Redis Sentinel.
     Sentinel,
+    /// Holds no data of its own, and passes reads and writes on: a mongos of MongoDB.
+    Router,
 }
 
 impl ServerRole {
@@ -25,6 +27,7 @@ impl ServerRole {
             ServerRole::Primary => "primary",
             ServerRole::Replica => "replica",
             ServerRole::Sentinel => "sentinel",
+            ServerRole::Router => "mongos",
         }
     }
 
@@ -32,7 +35,7 @@ impl ServerRole {
     pub(crate) fn check(self, expected: Role) -> ProbeResult<()> {
         let is_expected = match expected {
             Role::Any => true,
-            Role::Primary => self == ServerRole::Primary,
+            Role::Primary => matches!(self, ServerRole::Primary | ServerRole::Router),
             Role::Replica => self == ServerRole::Replica,
         };
         if is_expected {

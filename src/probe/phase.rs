@@ -84,6 +84,8 @@ pub(crate) enum Phase {
     Keys,
     /// Redis has been asked whether it answers at all.
     Ping,
+    /// MongoDB has been asked for its state.
+    Hello,
     /// The server has been asked for its role.
     Role,
     /// The replica has been asked how far it is behind.
@@ -104,6 +106,7 @@ impl fmt::Display for Phase {
             Phase::Auth => "auth",
             Phase::Keys => "keys",
             Phase::Ping => "ping",
+            Phase::Hello => "hello",
             Phase::Role => "role",
             Phase::Lag => "lag",
         })

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
-use serde_json::Value;
 
 use crate::cluster::fixture::replace_in;
 use crate::support::{
@@ -88,16 +87,15 @@ async fn answers(what: &str, wanted: &str, ask: impl AsyncFn() -> Result<String,
     .await;
 }
 
-/// Returns a target of the status by its address.
-async fn target(daemon: &Daemon, ip: IpAddr) -> Value {
+/// Returns the reasons of the targets of this address, in the order of the databases.
+async fn reasons(daemon: &Daemon, ip: IpAddr) -> Vec<String> {
     let status = daemon.status().await;
     let databases = status["databases"].as_array().cloned().unwrap_or_default();
-    let mut targets = databases
+    let targets = databases
         .iter()
         .flat_map(|database| database["targets"].as_array().cloned().unwrap_or_default());
-    targets
-        .find(|target| target["address"] == ip.to_string())
-        .unwrap_or_else(|| panic!("no {ip} in {status}"))
+    let targets = targets.filter(|target| target["address"] == ip.to_string());
+    targets.map(|target| target["reason"].as_str().unwrap_or_default().to_owned()).collect()
 }
 
 async fn every_example_is_tried() {
@@ -112,6 +110,7 @@ async fn every_example_is_tried() {
         "aurora-readers.yaml",
         "legacy-import.yaml",
         "mongodb-replica-set.yaml",
+        "mongodb-roles.yaml",
         "mongodb-srv.yaml",
         "mysql-singleton.yaml",
         "names-and-ips.yaml",
@@ -227,8 +226,11 @@ fn mongosh() -> PathBuf {
 }
 
 async fn mongodb_replica_set() {
+    const SERVICES: [&str; 2] = ["mongo", "mongo-by-shell"];
     let namespace = shared().namespace("mongodb").await;
-    namespace.create_headless_service("mongo", &[("", 27017)]).await;
+    for service in SERVICES {
+        namespace.create_headless_service(service, &[("", 27017)]).await;
+    }
     let [zero, one, two] = addresses::allocate(3)[..] else { panic!("three addresses") };
     let _zero = servers::mongodb(zero).await;
     let mut server = servers::mongodb(one).await;
@@ -243,13 +245,19 @@ async fn mongodb_replica_set() {
     command.env("PATH", path).env("KUBECONFIG", shared().kubeconfig());
     let daemon = Daemon::start_command(command, &yaml, &[]).await;
 
-    named(&namespace, "mongo", &[(zero, "mongo-0"), (one, "mongo-1"), (two, "mongo-2")]).await;
+    for service in SERVICES {
+        let all = [(zero, "mongo-0"), (one, "mongo-1"), (two, "mongo-2")];
+        named(&namespace, service, &all).await;
+    }
     server.kill().await;
-    named(&namespace, "mongo", &[(zero, "mongo-0"), (two, "mongo-2")]).await;
-    let reason = target(&daemon, one).await["reason"].as_str().unwrap_or_default().to_owned();
+    for service in SERVICES {
+        named(&namespace, service, &[(zero, "mongo-0"), (two, "mongo-2")]).await;
+    }
+    let [native, shell] = reasons(&daemon, one).await.try_into().expect("two databases");
+    assert_eq!(native, "connect: refused");
     assert!(
-        reason.starts_with("exec: exit status 1: ") && reason.contains("ECONNREFUSED"),
-        "{reason}"
+        shell.starts_with("exec: exit status 1: ") && shell.contains("ECONNREFUSED"),
+        "{shell}"
     );
     eventually(TIMEOUT, "the slice has the two names", async || {
         let slices = namespace.slices("mongo").await;

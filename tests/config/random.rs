@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use external_endpoints::config::{
     Address, AllowedNetworks, Check, CheckKind, CreateService, Database, DatabaseId, ExecCheck,
-    ExpectedContent, HttpCheck, NameEntry, NameKind, Port, PostgresCheck, Protocol, PublishMode,
-    RedisCheck, Role, Scheme, Spec, TcpCheck, Tls, ValueSource,
+    ExpectedContent, HttpCheck, MongodbCheck, NameEntry, NameKind, Port, PostgresCheck, Protocol,
+    PublishMode, RedisCheck, Role, Scheme, Spec, TcpCheck, Tls, ValueSource,
 };
 use external_endpoints::health::Thresholds;
 use external_endpoints::names::{Families, Settings};
@@ -183,12 +183,13 @@ fn ports() -> impl Strategy<Value = Vec<Port>> {
 type AnyKind = fn() -> BoxedStrategy<CheckKind>;
 
 /// Each kind with its random checks.
-pub(crate) const KINDS: [(&str, AnyKind); 5] = [
+pub(crate) const KINDS: [(&str, AnyKind); 6] = [
     ("tcp", || tcp().boxed()),
     ("http", || http().boxed()),
     ("exec", || exec().boxed()),
     ("postgres", || postgres().boxed()),
     ("redis", || redis().boxed()),
+    ("mongodb", || mongodb().boxed()),
 ];
 
 /// Returns the checks of a database's addresses, which are all of one kind.
@@ -287,6 +288,12 @@ fn redis() -> impl Strategy<Value = CheckKind> {
             CheckKind::Redis(RedisCheck { port, role, max_lag, user, password, tls })
         },
     )
+}
+
+fn mongodb() -> impl Strategy<Value = CheckKind> {
+    (1_u16.., role_and_lag(20), of(tls())).prop_map(|(port, (role, max_lag), tls)| {
+        CheckKind::Mongodb(MongodbCheck { port, role, max_lag, tls })
+    })
 }
 
 /// Returns roles with a lag of at least so many seconds. A primary has none.

@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use external_endpoints::config::{CheckKind, HttpCheck, RedisCheck, Scheme, TcpCheck, Tls};
+use external_endpoints::config::{
+    CheckKind, HttpCheck, MongodbCheck, RedisCheck, Scheme, TcpCheck, Tls,
+};
 use external_endpoints::health::Verdict;
 
 use crate::certificates::*;
@@ -58,9 +60,11 @@ fn secure(port: u16) -> [CheckKind; 2] {
 
 fn all(port: u16) -> Vec<CheckKind> {
     let quiet = CheckKind::Tcp(tcp(port));
-    let native = crate::redis::redis(port);
-    let native =
-        [None, Some(trusting())].map(|tls| CheckKind::Redis(RedisCheck { tls, ..native.clone() }));
+    let native = [None, Some(trusting())].into_iter().flat_map(|tls| {
+        let redis = RedisCheck { tls: tls.clone(), ..crate::redis::redis(port) };
+        let mongodb = MongodbCheck { tls, ..crate::mongodb::mongodb(port) };
+        [CheckKind::Redis(redis), CheckKind::Mongodb(mongodb)]
+    });
     [quiet].into_iter().chain(plain(port)).chain(secure(port)).chain(native).collect()
 }
 

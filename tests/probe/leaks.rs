@@ -75,6 +75,7 @@ async fn many_probes_here() {
         prober(CheckKind::Tcp(tcp(refusing.port())), PATIENT),
         prober(CheckKind::Http(http(server.port)), PATIENT),
         prober(CheckKind::Redis(crate::redis::redis(server.port)), PATIENT),
+        prober(CheckKind::Mongodb(crate::mongodb::mongodb(server.port)), PATIENT),
         prober(https(secure.port), PATIENT),
         prober(https(hanging.port), short),
         prober(CheckKind::Exec(exec(&["true"])), PATIENT),
@@ -115,6 +116,7 @@ async fn no_descriptors_here() {
         (CheckKind::Tcp(tcp(server.port)), "connect"),
         (CheckKind::Http(http(server.port)), "connect"),
         (CheckKind::Redis(crate::redis::redis(server.port)), "connect"),
+        (CheckKind::Mongodb(crate::mongodb::mongodb(server.port)), "connect"),
         (CheckKind::Http(HttpCheck { scheme: Scheme::Https, tls, ..http(server.port) }), "connect"),
         (CheckKind::Exec(exec(&["/bin/true"])), "exec"),
     ];

@@ -35,6 +35,8 @@ pub(crate) enum Behavior {
     Endless,
     /// Sends bytes of no protocol and closes.
     Garbage,
+    /// Answers the first bytes of a client with these, and waits until it closes.
+    Reply(Vec<u8>),
 }
 
 /// A database that runs until it is dropped.
@@ -214,6 +216,11 @@ async fn serve_connection(
             let garbage: Vec<u8> =
                 (0..4096u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
             stream.write_all(&garbage).await
+        }
+        Behavior::Reply(answer) => {
+            wait_for_request(&stream).await;
+            stream.write_all(&answer).await?;
+            wait_for_close(&mut stream).await
         }
     }
 }

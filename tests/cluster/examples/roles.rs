@@ -8,12 +8,12 @@ use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 
 use super::servers::{self, Server};
-use super::{TIMEOUT, expect_published, localised, start};
+use super::{TIMEOUT, expect_published, localised, reasons, start};
 use crate::cluster::fixture::replace_in;
-use crate::support::{addresses, case::cases, eventually, shared, temp_dir};
+use crate::support::{Behavior, Database, addresses, case::cases, eventually, shared, temp_dir};
 
 pub(super) fn cases() -> Vec<Trial> {
-    cases![redis_sentinel, postgres_roles]
+    cases![redis_sentinel, postgres_roles, mongodb_roles]
 }
 
 async fn redis_sentinel() {
@@ -83,6 +83,57 @@ async fn postgres_roles() {
     expect_published(&namespace, "orders-replicas", &[]).await;
     let pages = format!("{}{}", daemon.lines().join("\n"), daemon.status().await);
     assert!(!pages.contains(PASSWORD), "{pages}");
+}
+
+// The members of this replica set only say what a mongod would: none can be had from a registry.
+async fn mongodb_roles() {
+    let namespace = shared().namespace("mongodb-roles").await;
+    namespace.create_service("catalog", &[("", 27017)]).await;
+    namespace.create_service("catalog-replicas", &[("", 27017)]).await;
+    let [first, second, third] = addresses::allocate(3)[..] else { panic!("three addresses") };
+    let start = |ip, state: &[u8]| Database::start_with(ip, 27017, hello(state));
+    let mut primary = start(first, PRIMARY).await;
+    let mut secondary = start(second, SECONDARY).await;
+    let _arbiter = start(third, ARBITER).await;
+
+    let ips = [("10.20.6.11", first), ("10.20.6.12", second), ("10.20.6.13", third)];
+    let daemon = self::start(&localised("mongodb-roles.yaml", &[("prod", &namespace)], &ips)).await;
+    expect_published(&namespace, "catalog", &[first]).await;
+    expect_published(&namespace, "catalog-replicas", &[second]).await;
+
+    primary.stop().await;
+    secondary.set_behavior(hello(PRIMARY)).await;
+    expect_published(&namespace, "catalog", &[second]).await;
+    expect_published(&namespace, "catalog-replicas", &[]).await;
+    // It is back, and takes no reads before it has what it has missed.
+    let mut primary = start(first, RECOVERING).await;
+    eventually(TIMEOUT, "the recovering member is told apart", async || {
+        let said = reasons(&daemon, first).await;
+        let recovering = "role: neither primary nor secondary";
+        if said.iter().all(|reason| reason == recovering) { Ok(()) } else { Err(said.join(" ")) }
+    })
+    .await;
+    primary.set_behavior(hello(SECONDARY)).await;
+    expect_published(&namespace, "catalog-replicas", &[first]).await;
+    expect_published(&namespace, "catalog", &[second]).await;
+}
+
+const PRIMARY: &[u8] = b"\x08ismaster\0\x01\x08secondary\0\0";
+const SECONDARY: &[u8] = b"\x08ismaster\0\0\x08secondary\0\x01";
+const ARBITER: &[u8] = b"\x08ismaster\0\0\x08arbiterOnly\0\x01";
+const RECOVERING: &[u8] = b"\x08ismaster\0\0\x08secondary\0\0";
+
+/// Returns a server that answers `hello` with these fields and the times of an idle set.
+fn hello(state: &[u8]) -> Behavior {
+    let now = 1_700_000_000_000_i64;
+    let date = [b"\x09lastWriteDate\0", &(now - 9_000).to_le_bytes()[..]].concat();
+    let inner = [&(date.len() as i32 + 5).to_le_bytes()[..], &date, &[0]].concat();
+    let times = [b"\x09localTime\0", &now.to_le_bytes()[..], b"\x03lastWrite\0", &inner].concat();
+    let fields = [state, &times, b"\x01ok\0\0\0\0\0\0\0\xf0\x3f"].concat();
+    let document = [&(fields.len() as i32 + 5).to_le_bytes()[..], &fields, &[0]].concat();
+    let header = [document.len() as i32 + 21, 7, 1, 2013, 0];
+    let header = header.iter().flat_map(|word| word.to_le_bytes());
+    Behavior::Reply(header.chain([0]).chain(document).collect())
 }
 
 /// Starts a Sentinel that watches the primary.
