@@ -1,6 +1,6 @@
 # The commands for people and for CI. `make` alone lists them. A second run of any takes seconds.
 .DEFAULT_GOAL := help
-.PHONY: help setup control-plane build lint deny docs test browser gitops chaos demo
+.PHONY: help setup control-plane build lint deny docs test browser gitops install playground chaos demo
 .PHONY: bench bench-smoke soak manifests
 
 # The Kubernetes of the cluster tests: the newest, or that of a folder of tests/control-plane.
@@ -56,6 +56,17 @@ gitops: ## Deliver by Flux, Argo CD, kubectl and Helm beside a running daemon, 2
 	@tests/control-plane/setup.sh demo
 	@tests/control-plane/build.sh gitops >/dev/null
 	cargo test --test gitops
+
+install: ## Install in each documented way on a fresh cluster, with a stopwatch
+	@tests/control-plane/setup.sh demo
+	@tests/control-plane/build.sh gitops >/dev/null
+	cargo test --test install
+
+playground: ## Open a shell in a real cluster with three databases to break
+	@tests/control-plane/setup.sh demo
+	@tests/control-plane/build.sh gitops >/dev/null
+	@cargo test --quiet --test install --no-run
+	@trap '' INT; cargo test --quiet --test install -- --playground
 
 chaos: ## Inject random faults for MINUTES=10 with SEED=n, and judge by the API's history
 	@tests/control-plane/setup.sh demo

@@ -13,8 +13,22 @@ use super::pages::{Block, page, pages};
 
 /// The kinds of blocks. `config` is a whole config, `fragment` a part of one, `manifest` an object
 /// of Kubernetes. A `console` block holds commands and nothing else; `text` is not checked.
-const KINDS: [&str; 7] =
-    ["yaml config", "yaml fragment", "yaml manifest", "console", "text", "dockerfile", "rust"];
+/// `make install` runs what is `sh`, and applies the `kustomization`.
+const KINDS: [&str; 13] = [
+    "yaml config",
+    "yaml fragment",
+    "yaml manifest",
+    "yaml kustomization",
+    "console",
+    "sh door-helm",
+    "sh door-kustomize",
+    "sh door-one-file",
+    "sh door-import",
+    "sh playground",
+    "text",
+    "dockerfile",
+    "rust",
+];
 
 fn blocks(kind: &str) -> Vec<Block> {
     let blocks = pages().into_iter().flat_map(|page| page.blocks());

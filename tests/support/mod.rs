@@ -23,6 +23,7 @@ pub(crate) mod coredns;
 pub(crate) mod daemon;
 pub(crate) mod database;
 pub(crate) mod http;
+pub(crate) mod kubelet;
 pub(crate) mod name_server;
 pub(crate) mod namespace;
 pub(crate) mod pki;
