@@ -1,7 +1,7 @@
 # The commands for people and for CI. `make` alone lists them. A second run of any takes seconds.
 .DEFAULT_GOAL := help
-.PHONY: help setup control-plane build lint deny docs test browser gitops install playground chaos demo
-.PHONY: bench bench-smoke soak manifests
+.PHONY: help setup control-plane build lint deny docs test browser gitops chaos demo
+.PHONY: bench bench-smoke soak manifests install playground
 
 # The Kubernetes of the cluster tests: the newest, or that of a folder of tests/control-plane.
 export K8S ?=

@@ -339,12 +339,8 @@ fn a_second_flip_restarts_the_time_limit() {
     let story = RecordBuilder::new().fails(10, 1).recovers(14, 1).fails(15, 1);
     story.writes("a", 20, &[2]).breaks(&[]);
     // It was removed at the time it came back, which is allowed for as long as a recovery takes.
-    RecordBuilder::new()
-        .fails(10, 1)
-        .recovers(12, 1)
-        .writes("a", 13, &[2])
-        .writes("a", 16, &[1, 2])
-        .breaks(&[]);
+    let story = RecordBuilder::new().fails(10, 1).recovers(12, 1);
+    story.writes("a", 13, &[2]).writes("a", 16, &[1, 2]).breaks(&[]);
 }
 
 #[test]
@@ -369,12 +365,11 @@ fn what_dns_has_dropped_leaves_once_another_is_up() {
     fault().writes("a", 26, &[2]).breaks(&[]);
     fault().writes("a", 27, &[2]).breaks(&[Rule::Dropped]);
     // It may have slept through a good answer between two faults.
-    let faults = || RecordBuilder::new().named().answers(6, None).answers(20, Some(&[1, 2]));
-    let faults = || faults().answers(28, None).answers(30, Some(&[2]));
-    faults().writes("a", 58, &[2]).breaks(&[]);
-    let seen = || RecordBuilder::new().named().answers(6, None).answers(8, Some(&[1, 2]));
-    let seen = || seen().answers(28, None).answers(30, Some(&[2]));
-    seen().writes("a", 58, &[2]).breaks(&[Rule::Dropped]);
+    let named = || RecordBuilder::new().named().answers(6, None);
+    let faults = |back| named().answers(back, Some(&[1, 2])).answers(28, None);
+    let leaves = |back| faults(back).answers(30, Some(&[2])).writes("a", 58, &[2]);
+    leaves(20).breaks(&[]);
+    leaves(8).breaks(&[Rule::Dropped]);
 }
 
 #[test]
@@ -428,11 +423,8 @@ fn what_dns_does_not_give_need_not_be_published() {
 
 #[test]
 fn the_timeline_has_all_events_of_a_database_in_order() {
-    let story = RecordBuilder::new().fails(10, 1).writes("a", 14, &[2]).edits(20, None).fault(
-        12,
-        13,
-        killed("b"),
-    );
+    let story = RecordBuilder::new().fails(10, 1).writes("a", 14, &[2]).edits(20, None);
+    let story = story.fault(12, 13, killed("b"));
     let lines = timeline(&story.0, 0);
     let words = [
         "held by a",
