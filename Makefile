@@ -2,6 +2,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup control-plane build lint deny docs test browser gitops chaos demo
 .PHONY: bench bench-smoke soak manifests install playground
+.PHONY: image image-arm64 reproduce release package
 
 # The Kubernetes of the cluster tests: the newest, or that of a folder of tests/control-plane.
 export K8S ?=
@@ -80,7 +81,8 @@ lint: ## Check the format, clippy's lints and rustdoc's links; a warning is an e
 # cargo fmt does not see modules that a macro declares.
 	find src -name '*.rs' -exec rustfmt --check --edition 2024 {} +
 	cargo clippy --all-targets -- -D warnings
-	cargo clippy --test gitops --test demo --test chaos --test cluster_bench -- -D warnings
+	cargo clippy --test gitops --test demo --test chaos --test cluster_bench --test package -- \
+		-D warnings
 	cargo fmt --check --manifest-path benches/Cargo.toml
 	cargo clippy $(BENCH) --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
@@ -90,6 +92,33 @@ manifests: ## Write deploy/install.yaml, which is deploy/base in one file
 	@. target/control-plane && KUBEBUILDER_ASSETS=$$KUBEBUILDER_ASSETS packaging/manifests.sh \
 		>target/install.yaml
 	mv target/install.yaml deploy/install.yaml
+
+image: ## Build the static program and its image without Docker: target/package/image
+	@tests/control-plane/setup.sh image
+	@program=$$(packaging/build.sh amd64) && \
+		packaging/image.sh "$$program" amd64 target/package/image/amd64
+
+image-arm64: ## Build the image for arm64 too, and run it under emulation
+	@tests/control-plane/setup.sh release
+	@program=$$(packaging/build.sh arm64) && \
+		packaging/image.sh "$$program" arm64 target/package/image/arm64
+	cargo test --test package -- image arm64
+
+reproduce: ## Build program and image twice, in two places, and compare the bytes
+	@tests/control-plane/setup.sh image
+	@packaging/reproduce.sh
+
+# The architectures of a release, and the name under which its image will be found.
+ARCHITECTURES ?= amd64 arm64
+export IMAGE ?=
+
+release: ## Make the files of a release in dist/ (ARCHITECTURES=amd64, IMAGE=ghcr.io/OWNER/NAME)
+	@tests/control-plane/setup.sh release
+	@packaging/release.sh $(ARCHITECTURES)
+
+package: reproduce ## Build twice, make the release for amd64, run the image and check the files
+	@$(MAKE) --no-print-directory release ARCHITECTURES=amd64
+	cargo test --test package
 
 docs: ## Build the documentation as a book into target/docs/book
 	@tests/control-plane/setup.sh lint

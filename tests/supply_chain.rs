@@ -113,3 +113,57 @@ fn each_crate_is_from_crates_io_and_has_its_digest() {
         assert!(deny.contains(section), "{section}");
     }
 }
+
+/// Returns the workflows with their names.
+fn workflows() -> Vec<(String, String)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(".github/workflows");
+    let paths =
+        fs::read_dir(folder).expect("the workflows").map(|entry| entry.expect("one").path());
+    let read = |path: &Path| fs::read_to_string(path).expect("a workflow");
+    paths.map(|path| (path.display().to_string(), read(&path))).collect()
+}
+
+#[test]
+fn each_action_is_pinned_by_the_hash_of_a_release() {
+    let mut count = 0;
+    for (name, text) in workflows() {
+        for action in text.lines().filter_map(|line| line.split_once("uses: ")) {
+            let (action, version) =
+                action.1.split_once(" # v").unwrap_or_else(|| panic!("{name}: {}", action.1));
+            let (_, hash) = action.split_once('@').expect("a hash");
+            assert!(
+                hash.len() == 40 && hash.chars().all(|char| char.is_ascii_hexdigit()),
+                "{name}: {action}"
+            );
+            assert!(
+                version.split('.').all(|part| part.parse::<u32>().is_ok()),
+                "{name}: {version}"
+            );
+            count += 1;
+        }
+    }
+    assert!(count > 5);
+}
+
+#[test]
+fn a_workflow_has_no_right_that_a_job_does_not_ask_for() {
+    for (name, text) in workflows() {
+        assert!(text.contains("\npermissions: {}\n"), "{name}");
+        // Only the job that publishes a release may write, and it runs no code of a dependency.
+        let writes = text.contains("contents: write");
+        assert!(!writes || name.ends_with("release.yaml"), "{name}");
+        assert!(!text.contains("pull_request_target"), "{name}");
+    }
+}
+
+#[test]
+fn the_manifests_name_this_version() {
+    for file in ["deploy/base/kustomization.yaml", "deploy/example/kustomization.yaml"] {
+        let tag = concat!("newTag: ", env!("CARGO_PKG_VERSION"), "\n");
+        assert!(text(file).contains(tag), "{file}");
+    }
+    let label = concat!("ARG VERSION=", env!("CARGO_PKG_VERSION"), "\n");
+    assert!(text("deploy/Dockerfile").contains(label));
+    let source = concat!("image.source=\"", env!("CARGO_PKG_REPOSITORY"), "\"");
+    assert!(text("deploy/Dockerfile").contains(source));
+}

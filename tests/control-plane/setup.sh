@@ -1,6 +1,7 @@
 #!/bin/sh
-# setup.sh [lint|demo|browser|bench|test]: installs the Debian packages that are missing for this
-# purpose, or prints the line that installs them. Without an argument it does so for all purposes.
+# setup.sh [lint|demo|browser|bench|test|image|release]: installs the Debian packages that are
+# missing for this purpose, or prints the line that installs them. Without an argument it does so
+# for all purposes.
 set -eu
 
 say() { echo "setup: $*" >&2; }
@@ -59,14 +60,29 @@ for_test() {
 	need redis-server redis-server
 }
 
+for_image() {
+	for_lint
+	need binutils readelf
+	need buildah buildah
+}
+
+for_release() {
+	for_image
+	for_demo
+	need gcc-aarch64-linux-gnu aarch64-linux-gnu-gcc
+	need libc6-dev-arm64-cross /usr/aarch64-linux-gnu/lib/libc.a
+	need qemu-user-static qemu-aarch64-static
+}
+
 for_all() {
 	for_test
+	for_release
 	need haproxy haproxy
 }
 
 case $purpose in
-	lint | demo | browser | bench | test | all) "for_$purpose" ;;
-	*) say "there is nothing called $purpose; say lint, demo, browser, bench or test"; exit 1 ;;
+	lint | demo | browser | bench | test | image | release | all) "for_$purpose" ;;
+	*) say "$purpose is not lint, demo, browser, bench, test, image or release"; exit 1 ;;
 esac
 
 # Lists the services that start at boot. A removed package may leave a link that leads nowhere; it
@@ -118,7 +134,7 @@ fi
 command -v cargo >/dev/null || { say "Rust is not installed; see https://rustup.rs"; exit 1; }
 # The build reports a Go that is too old. A missing Go is reported here, before minutes of building.
 case $purpose in
-	lint | browser) go=no ;;
+	browser | image) go=no ;;
 	demo | bench) [ -n "${KUBEBUILDER_ASSETS:-}" ] && go=no || go=yes ;;
 	*) go=yes ;;
 esac
