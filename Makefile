@@ -1,6 +1,6 @@
 # The commands for people and for CI. `make` alone lists them. A second run of any takes seconds.
 .DEFAULT_GOAL := help
-.PHONY: help setup control-plane build lint deny docs test browser gitops chaos demo
+.PHONY: help setup control-plane build lint deny docs test browser chart gitops chaos demo
 .PHONY: bench bench-smoke soak manifests install playground
 .PHONY: image image-arm64 reproduce release package
 
@@ -53,6 +53,11 @@ test: ## Run all tests, on a real control plane (K8S=1.33 for the oldest Kuberne
 	cargo test
 	cargo test --quiet $(BENCH)
 
+chart: ## Render the Helm chart, and install it on a real control plane
+	@tests/control-plane/setup.sh demo
+	@tests/control-plane/build.sh helm >/dev/null
+	cargo test --test chart
+
 gitops: ## Deliver by Flux, Argo CD, kubectl and Helm beside a running daemon, 20 rounds each
 	@tests/control-plane/setup.sh demo
 	@tests/control-plane/build.sh gitops >/dev/null
@@ -81,8 +86,8 @@ lint: ## Check the format, clippy's lints and rustdoc's links; a warning is an e
 # cargo fmt does not see modules that a macro declares.
 	find src -name '*.rs' -exec rustfmt --check --edition 2024 {} +
 	cargo clippy --all-targets -- -D warnings
-	cargo clippy --test gitops --test demo --test chaos --test cluster_bench --test package -- \
-		-D warnings
+	cargo clippy --test chart --test gitops --test demo --test chaos --test cluster_bench \
+		--test package -- -D warnings
 	cargo fmt --check --manifest-path benches/Cargo.toml
 	cargo clippy $(BENCH) --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items

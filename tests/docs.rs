@@ -3,6 +3,8 @@
 
 #[path = "docs/blocks.rs"]
 mod blocks;
+#[path = "docs/chart.rs"]
+mod chart;
 #[path = "docs/commands.rs"]
 mod commands;
 #[path = "docs/language.rs"]

@@ -5,9 +5,13 @@ use std::fs;
 use std::path::Path;
 
 use external_endpoints::config::{CHECK_KINDS, explain, load, reference, schema};
+use serde_json::Value;
 
 use super::values::database;
 use super::{as_json, assert_snapshot, bad, files, good, options, random};
+
+/// The schema of the values of the Helm chart.
+const CHART_SCHEMA: &str = "deploy/chart/values.schema.json";
 
 #[test]
 fn an_explained_config_reads_back_the_same() {
@@ -53,10 +57,12 @@ fn the_schema_accepts_examples_and_rejects_mistakes() {
 /// Compares the generated files with the code. With UPDATE_DOCS in the environment, it writes them.
 #[test]
 fn generated_files_are_up_to_date() {
-    let schema = serde_json::to_string_pretty(&schema()).unwrap() + "\n";
-    for (path, content) in
-        [("config/schema.json", schema), ("docs/reference/config.md", reference())]
-    {
+    let pretty = |value: &Value| serde_json::to_string_pretty(value).unwrap() + "\n";
+    for (path, content) in [
+        ("config/schema.json", pretty(&schema())),
+        ("docs/reference/config.md", reference()),
+        (CHART_SCHEMA, pretty(&chart_schema())),
+    ] {
         if std::env::var_os("UPDATE_DOCS").is_some() {
             fs::create_dir_all(Path::new(path).parent().unwrap()).unwrap();
             fs::write(path, &content).unwrap();
@@ -66,6 +72,19 @@ fn generated_files_are_up_to_date() {
             "{path} is out of date; run `UPDATE_DOCS=1 cargo test --test config generated`"
         );
     }
+}
+
+/// Returns the schema of the chart's values, in which the definitions are those of the config.
+fn chart_schema() -> Value {
+    let mut config = schema();
+    let keys = config.as_object_mut().unwrap();
+    let mut definitions = keys.remove("$defs").unwrap();
+    // A schema with an `$id` would look for `$defs` in itself.
+    keys.retain(|key, _| !["$id", "$schema"].contains(&key.as_str()));
+    definitions["Config"] = config;
+    let mut values = as_json(&fs::read_to_string(CHART_SCHEMA).unwrap());
+    values["$defs"] = definitions;
+    values
 }
 
 #[test]
@@ -98,7 +117,7 @@ fn every_key_stands_in_an_example() {
     }
 }
 
-fn collect_keys(value: &serde_json::Value, keys: &mut BTreeSet<String>) {
+fn collect_keys(value: &Value, keys: &mut BTreeSet<String>) {
     if let Some(map) = value.as_object() {
         keys.extend(map.keys().cloned());
         map.values().for_each(|value| collect_keys(value, keys));

@@ -1,9 +1,9 @@
 #!/bin/sh
-# build.sh [control-plane|gitops|all]: builds a Kubernetes control plane once, into a cache outside
-# target/. `all`, the default, also builds the stand-ins for MongoDB and for a cluster's DNS, and
-# the daemon's previous version; `gitops` builds Helm and the engines of Flux and Argo CD. Prints
-# the folders as NAME=VALUE lines.
-# K8S=1.33 builds that Kubernetes beside today's.
+# build.sh [control-plane|helm|gitops|all]: builds a Kubernetes control plane once, into a cache
+# outside target/. `all`, the default, also builds the stand-ins for MongoDB and for a cluster's
+# DNS, and the daemon's previous version; `helm` builds Helm, and `gitops` builds Helm and the
+# engines of Flux and Argo CD. Prints the folders as NAME=VALUE lines. K8S=1.33 builds that
+# Kubernetes beside today's.
 set -eu
 what=${1:-all}
 here=$(cd "$(dirname "$0")" && pwd)
@@ -113,8 +113,8 @@ install_mongosh() {
 }
 
 case $what in
-	control-plane | gitops | all) ;;
-	*) fail "there is nothing called $what; say control-plane, gitops or all" ;;
+	control-plane | helm | gitops | all) ;;
+	*) fail "there is nothing called $what; say control-plane, helm, gitops or all" ;;
 esac
 
 job=
@@ -159,9 +159,9 @@ if [ "$what" = all ]; then
 	previous=$("$here/../upgrade/build.sh")
 fi
 
-if [ "$what" = gitops ]; then
+if [ "$what" = gitops ] || [ "$what" = helm ]; then
 	once gitops
-	build "$stand_in_sources/gitops" "$gitops/gitops" .
+	[ "$what" = helm ] || build "$stand_in_sources/gitops" "$gitops/gitops" .
 	build "$stand_in_sources/gitops" "$gitops/helm" helm.sh/helm/v4/cmd/helm
 fi
 

@@ -9,16 +9,17 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
-use super::pages::{Block, page, pages};
+use super::pages::{Block, page, pages, root};
 
 /// The kinds of blocks. `config` is a whole config, `fragment` a part of one, `manifest` an object
-/// of Kubernetes. A `console` block holds commands and nothing else; `text` is not checked.
-/// `make install` runs what is `sh`, and applies the `kustomization`.
-const KINDS: [&str; 13] = [
+/// of Kubernetes, `values` some of the Helm chart. A `console` block holds commands and nothing
+/// else; `text` is not checked. `make install` runs what is `sh`, and applies the `kustomization`.
+const KINDS: [&str; 14] = [
     "yaml config",
     "yaml fragment",
     "yaml manifest",
     "yaml kustomization",
+    "yaml values",
     "console",
     "sh door-helm",
     "sh door-kustomize",
@@ -123,6 +124,18 @@ fn every_manifest_is_of_a_kind_of_kubernetes() {
                 (version, kind) => panic!("{}: {version} {kind} is unknown", block.place),
             }
         }
+    }
+}
+
+#[test]
+fn all_values_of_the_chart_are_valid() {
+    let schema = fs::read_to_string(root().join("deploy/chart/values.schema.json"));
+    let schema = serde_json::from_str(&schema.expect("the chart's schema")).expect("JSON");
+    let schema = jsonschema::validator_for(&schema).expect("a schema");
+    for block in blocks("yaml values") {
+        let values = parse(&block.text, &block.place);
+        let errors: Vec<_> = schema.iter_errors(&values).map(|error| error.to_string()).collect();
+        assert!(errors.is_empty(), "{}: {errors:#?}", block.place);
     }
 }
 

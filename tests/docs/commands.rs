@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::pages::{pages, root};
@@ -16,8 +17,9 @@ const CONFIG: &str = "databases: [{service: mysql, namespace: prod, port: 3306, 
 const KUBECTL_VERBS: [&str; 9] =
     ["annotate", "apply", "delete", "describe", "get", "logs", "patch", "port-forward", "rollout"];
 
-const KUBECTL_RESOURCES: [&str; 9] = [
+const KUBECTL_RESOURCES: [&str; 10] = [
     "configmap",
+    "deployment",
     "endpoints",
     "endpointslices",
     "events",
@@ -88,6 +90,7 @@ fn every_command_works() {
             ["make", ..] => check_make(&words[1..], &place),
             ["cargo", ..] => check_cargo(&words[1..], &place),
             ["kubectl", ..] => check_kubectl(&words[1..], &place),
+            ["helm", "install" | "upgrade" | "uninstall", ..] => check_helm(&words[1..], &place),
             ["docker", "build" | "push", ..] => {}
             ["curl", url] => check_page(url, &place),
             ["UPDATE_DOCS=1", "cargo", "test", "--test", "docs"] => {}
@@ -108,6 +111,17 @@ fn ci_runs_the_commands_of_the_readme() {
     assert!(make.contains(&"make test".to_owned()), "{make:?}");
     for command in make {
         assert!(ci.lines().any(|line| line == command), "{command}");
+    }
+}
+
+/// Checks the keys of `--set` against the values of the chart.
+fn check_helm(words: &[&str], place: &str) {
+    let values = fs::read_to_string(root().join("deploy/chart/values.yaml")).expect("the values");
+    let values: Value = serde_saphyr::from_str(&values).expect("YAML");
+    for pair in words.windows(2).filter(|pair| pair[0].starts_with("--set")) {
+        let (key, _) = pair[1].split_once('=').unwrap_or_else(|| panic!("{place}: {}", pair[1]));
+        let pointer = format!("/{}", key.replace('.', "/"));
+        assert!(values.pointer(&pointer).is_some(), "{place}: the chart has no value {key}");
     }
 }
 
@@ -258,6 +272,9 @@ fn collect_help(command: String, pages: &mut Vec<(String, String)>) {
     }
 }
 
+/// Tools whose flags are not checked.
+const TOOLS: [&str; 4] = ["cargo", "docker", "helm", "kubectl"];
+
 /// Checks flags that stand alone or with the daemon's name; those of other tools name their tool.
 #[test]
 fn every_flag_in_the_prose_exists() {
@@ -266,7 +283,7 @@ fn every_flag_in_the_prose_exists() {
     for page in pages().iter().filter(|page| !page.path.starts_with("benches")) {
         for quoted in page.quoted() {
             let mut words = quoted.split([' ', '=']);
-            let is_other = words.clone().any(|word| ["cargo", "docker", "kubectl"].contains(&word));
+            let is_other = words.clone().any(|word| TOOLS.contains(&word));
             let unknown = words.find(|word| word.starts_with("--") && !of_daemon.contains(word));
             assert!(
                 is_other || unknown.is_none(),

@@ -25,7 +25,8 @@ pub(crate) fn root() -> &'static Path {
 
 /// Returns every page: those at the root, all of `docs/`, and the READMEs of folders.
 pub(crate) fn pages() -> Vec<Page> {
-    let mut paths = vec![PathBuf::from("benches/README.md"), PathBuf::from("tests/README.md")];
+    let readmes = ["benches/README.md", "deploy/chart/README.md", "tests/README.md"];
+    let mut paths = readmes.map(PathBuf::from).to_vec();
     paths.retain(|path| root().join(path).exists());
     paths.extend(files(Path::new("."), "md", Depth::Folder));
     paths.extend(files(Path::new("docs"), "md", Depth::Tree));

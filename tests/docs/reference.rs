@@ -17,7 +17,7 @@ fn first_names(page: &Page, heads: &[&str]) -> BTreeSet<String> {
 }
 
 /// Compares a generated page, or writes it when `UPDATE_DOCS` is set.
-fn assert_generated(path: &str, expected: &str) {
+pub(crate) fn assert_generated(path: &str, expected: &str) {
     if std::env::var_os("UPDATE_DOCS").is_some() {
         fs::write(root().join(path), expected).expect("a page that can be written");
     }

@@ -8,6 +8,8 @@ use std::process::{Command, Stdio};
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Binaries {
     ControlPlane,
+    /// The control plane and Helm.
+    Helm,
     /// The control plane and the tools that deliver manifests.
     GitOps,
     /// The control plane, with the database servers and clients that Debian does not package.
@@ -21,6 +23,7 @@ pub(crate) fn build(binaries: Binaries) -> Result<Vec<(String, String)>, String>
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/control-plane/build.sh");
     let what = match binaries {
         Binaries::ControlPlane => "control-plane",
+        Binaries::Helm => "helm",
         Binaries::GitOps => "gitops",
         Binaries::All => "all",
     };
