@@ -14,7 +14,7 @@ use kube::{Client, Config};
 use tower::util::AndThenLayer;
 use tower::{BoxError, ServiceBuilder, service_fn};
 
-pub(crate) use call::Call;
+pub(crate) use call::{Call, DAEMON_ACCOUNT};
 pub(crate) use deadline::Deadline;
 use deadline::DeadlineBody;
 pub(crate) use error::{ApiError, ErrorKind, error_message};

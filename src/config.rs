@@ -39,7 +39,7 @@ mod yaml;
 pub use compile::Options;
 pub use dns_name::NameKind;
 pub use explain::explain;
-pub(crate) use invisible::is_invisible;
+pub(crate) use invisible::{first as first_invisible, is_invisible};
 pub use ip::AllowedNetworks;
 #[allow(unused_imports, reason = "only the tests use it yet")]
 pub(crate) use kinds::check_kinds;

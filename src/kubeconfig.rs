@@ -118,7 +118,13 @@ async fn client_of(mut config: Config, agent: UserAgent) -> Result<Client, Clien
     let client = in_thread(move || api::client(config, agent));
     match tokio::time::timeout(CREDENTIALS_TIMEOUT, client).await {
         Ok(Some(Ok(client))) => Ok(client),
-        Ok(Some(Err(error))) => Err(ClientError::Unusable(api::error_message(&error))),
+        Ok(Some(Err(error))) => Err(ClientError::Unusable(match command {
+            Some(command) => format!(
+                "{} (the kubeconfig's users.user.exec.command is `{command}`)",
+                api::error_message(&error)
+            ),
+            None => api::error_message(&error),
+        })),
         Ok(None) => Err(ClientError::Unusable(format!(
             "the output of {} can't be used; correct it in the kubeconfig",
             credentials_source(command.as_deref())

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// The words for the account of the daemon in what access control denied.
+pub(crate) const DAEMON_ACCOUNT: &str = "this daemon's ServiceAccount";
+
 /// A call to the API.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Call<'a> {
@@ -25,8 +28,8 @@ impl Call<'_> {
         };
         format!(
             "may not {verb} {plural}{object} in namespace {namespace}; allow it there with a Role \
-             whose rules have {{apiGroups: [\"{group}\"], {rule}}}, bound to this daemon's \
-             ServiceAccount{alternative} (the API says: {reply})"
+             whose rules have {{apiGroups: [\"{group}\"], {rule}}}, bound to \
+             {DAEMON_ACCOUNT}{alternative} (the API says: {reply})"
         )
     }
 
@@ -59,13 +62,23 @@ impl Call<'_> {
 /// Shows `patch endpoints in prod`.
 impl fmt::Display for Call<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} in {}", self.verb, self.plural, self.namespace)
+        match self.namespace {
+            "" => write!(f, "{} {} in all namespaces", self.verb, self.plural),
+            namespace => write!(f, "{} {} in {namespace}", self.verb, self.plural),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_call_says_where_it_is() {
+        let call = |namespace| Call { verb: "list", plural: "services", namespace, name: None };
+        assert_eq!(call("prod").to_string(), "list services in prod");
+        assert_eq!(call("").to_string(), "list services in all namespaces");
+    }
 
     #[test]
     fn a_missing_right_comes_with_its_rule() {

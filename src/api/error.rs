@@ -72,6 +72,11 @@ impl ApiError {
         Self { kind, message, retry_after: Duration::ZERO, source: None }
     }
 
+    /// Returns whether there was no answer at all.
+    pub(crate) fn is_unanswered(&self) -> bool {
+        !matches!(self.source, Some(kube::Error::Api(_)))
+    }
+
     /// Returns the status code of the API's answer; none if there was no answer.
     pub(crate) fn code(&self) -> Option<u16> {
         match &self.source {
@@ -95,11 +100,8 @@ impl fmt::Display for ApiError {
     }
 }
 
-impl Error for ApiError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source.as_ref().map(|source| source as _)
-    }
-}
+/// The message has the cause already, so there is no source that would repeat it.
+impl Error for ApiError {}
 
 fn reply(status: &Status) -> &str {
     if status.message.is_empty() { &status.reason } else { &status.message }
@@ -161,6 +163,11 @@ pub(crate) fn error_message(error: &kube::Error) -> String {
                 out.status
             );
         }
+        if let Some(AuthError::AuthExecStart(error)) = cause.downcast_ref() {
+            return format!(
+                "the command that the kubeconfig has for credentials does not start: {error}"
+            );
+        }
         match cause.source() {
             Some(inner) => cause = inner,
             None => break,
@@ -208,7 +215,7 @@ mod tests {
         for (code, message, kind) in table {
             let error = error(code, message);
             assert_eq!((error.kind, error.reply()), (kind, message), "{code}");
-            assert!(error.source().is_some());
+            assert!(error.source().is_none(), "its cause is in the message");
         }
     }
 
@@ -226,6 +233,14 @@ mod tests {
         let late = ApiError::timed_out(call, Duration::from_secs(5));
         assert_eq!(late.message, "list services in prod: no answer in 5s");
         assert_eq!((late.kind, late.reply()), (ErrorKind::Unavailable, &*late.message));
+    }
+
+    #[test]
+    fn a_missing_command_for_credentials_is_called_so() {
+        let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
+        let error = kube::Error::Auth(AuthError::AuthExecStart(missing));
+        let message = error_message(&error);
+        assert!(message.starts_with("the command that the kubeconfig has"), "{message}");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
+use anyhow::bail;
 use ipnet::IpNet;
 
 use crate::config::{self, DatabaseId};
@@ -127,10 +128,30 @@ pub(super) struct ServiceName {
     service: String,
 }
 
+impl fmt::Display for ServiceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.namespace {
+            Some(namespace) => write!(f, "{namespace}/{}", self.service),
+            None => f.write_str(&self.service),
+        }
+    }
+}
+
 impl ServiceName {
     /// Returns whether it is the name of a Service.
     pub(super) fn names(&self, namespace: &str, service: &str) -> bool {
         self.service == service && self.namespace.as_ref().is_none_or(|own| own == namespace)
+    }
+
+    /// Returns an error if it names another namespace than `-n` does.
+    pub(super) fn check_namespace(&self, chosen: Option<&str>) -> anyhow::Result<()> {
+        let Self { namespace, service } = self;
+        match (namespace.as_deref(), chosen) {
+            (Some(own), Some(chosen)) if own != chosen => {
+                bail!("{own}/{service} is not in the namespace {chosen} of -n; write one namespace")
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Returns the Service; `default_namespace` is for a name without a namespace.

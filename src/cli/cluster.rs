@@ -110,17 +110,48 @@ fn for_user(mut error: ApiError, call: Call<'_>) -> ApiError {
         ErrorKind::Forbidden => {
             let Call { verb, plural, namespace, .. } = call;
             let object = call.name.map(|name| format!(" {name}")).unwrap_or_default();
+            let place = match namespace {
+                "" => "all namespaces; name one by -n,".to_owned(),
+                namespace => format!("namespace {namespace};"),
+            };
             format!(
-                "you may not {verb} {plural}{object} in namespace {namespace}; ask for that right, \
-                 or use another --context (the API says: {reply})"
+                "you may not {verb} {plural}{object} in {place} ask for that right, or use another \
+                 --context (the API says: {reply})"
             )
         }
         ErrorKind::Unauthorized => format!(
             "{call}: the API does not accept your credentials; log in again, or use another \
              --context (it says: {reply})"
         ),
+        ErrorKind::Unavailable if error.is_unanswered() => format!(
+            "{reply}; see that the API server of this context runs and can be reached from here \
+             (`kubectl version` asks it too), or use another --context"
+        ),
         _ => return error,
     };
     error.message = words;
     error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_said_once_and_with_what_to_do() {
+        let call = Call { verb: "list", plural: "services", namespace: "", name: None };
+        let status = |code| kube::core::Status::failure("no way", "Reason").with_code(code).boxed();
+        let told = |code| for_user(ApiError::new(kube::Error::Api(status(code)), call), call);
+        let late = for_user(ApiError::timed_out(call, API_TIMEOUT), call);
+        let table = [
+            (told(401), "list services in all namespaces: the API does not accept your", "log in"),
+            (told(403), "you may not list services in all namespaces; name one by -n,", "ask for"),
+            (late, "list services in all namespaces: no answer in 10s; see that", "--context"),
+        ];
+        for (error, start, step) in table {
+            let text = format!("{:#}", anyhow::Error::new(error));
+            assert!(text.starts_with(start) && text.contains(step), "{text}");
+            assert!(text.matches("no way").count() <= 1 && !text.contains("Status {"), "{text}");
+        }
+    }
 }

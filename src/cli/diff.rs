@@ -16,6 +16,7 @@ use super::args::{AllowedCidrs, DnsServers, parse_duration};
 use super::cluster::ClusterArgs;
 use super::console::{Console, Reported, print};
 use super::output::{Format, OutputArgs, Paint, Tone, fitted, print_document};
+use crate::api::DAEMON_ACCOUNT;
 use crate::limits::{DnsLimits, Limits, ReservedUses};
 use crate::publish::ConditionKind;
 use crate::resolve;
@@ -160,6 +161,8 @@ fn verdict(
     late: Option<Duration>,
 ) -> (Verdict, Option<String>) {
     let reason = database.reason.clone().unwrap_or_default();
+    // The rehearsal is the daemon's, with the rights of whoever runs this command.
+    let reason = reason.replace(DAEMON_ACCOUNT, "the user of this --context");
     let is = |kind: ConditionKind| condition == kind.to_string();
     let is_decided = database.planned.is_some();
     if is(ConditionKind::DryRun) {

@@ -41,6 +41,7 @@ impl Explain {
     }
 
     fn explain(self, console: Console) -> anyhow::Result<Result<ExitCode, Reported>> {
+        self.service.check_namespace(self.namespace.as_deref())?;
         let runtime = match super::runtime(console) {
             Ok(runtime) => runtime,
             Err(reported) => return Ok(Err(reported)),

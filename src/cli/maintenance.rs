@@ -16,7 +16,7 @@ use crate::annotations::{
     self, MAINTENANCE, MAX_REASON_CHARS, MaintenanceEntry, Subject, remove_entry, set_entry,
 };
 use crate::clock;
-use crate::config::DatabaseId;
+use crate::config::{self, DatabaseId};
 use crate::health::State;
 use crate::status::{DatabaseStatus, TargetStatus};
 
@@ -248,7 +248,10 @@ fn parse_reason(text: &str) -> Result<String, String> {
         return Err(format!("it has {length} characters; write at most {MAX_REASON_CHARS}"));
     }
     if reason.contains(char::is_control) {
-        return Err("a reason is one line; remove line breaks".to_owned());
+        return Err("a reason is one line; remove line breaks and control characters".to_owned());
+    }
+    if let Some((number, name)) = config::first_invisible(reason) {
+        return Err(format!("its character {number} is invisible ({name}); remove it"));
     }
     Ok(reason.to_owned())
 }
@@ -261,8 +264,13 @@ fn parse_length(text: &str) -> Result<Duration, String> {
 }
 
 fn parse_until(text: &str) -> Result<SystemTime, String> {
-    let until = annotations::parse_time(text)
-        .ok_or("write a time with its zone, as in 2026-11-28T14:00:00Z")?;
+    let until = annotations::parse_time(text).ok_or_else(|| {
+        let pieces = jiff::fmt::temporal::Pieces::parse(text);
+        match pieces.is_ok_and(|pieces| pieces.date().year() == 9999 && pieces.offset().is_some()) {
+            true => "this time is too late; write one before 9999-12-30, or none for no end",
+            false => "write a time with its zone, as in 2026-11-28T14:00:00Z",
+        }
+    })?;
     if until <= clock::to_wall_clock(clock::now()) {
         return Err("this time is over; write a later one".to_owned());
     }
@@ -293,6 +301,10 @@ mod tests {
         assert!(parse_subject("10.0.0.300").is_err() && parse_subject("pg").is_err());
         assert!(parse_reason(" ").is_err() && parse_reason(&"x".repeat(201)).is_err());
         assert!(parse_reason("a\nb").is_err());
+        let turned = parse_reason("x\u{202e}y").expect_err("an invisible character");
+        assert!(turned.starts_with("its character 2 is invisible (U+202E RIGHT"), "{turned}");
+        let late = parse_until("9999-12-31T23:59:59Z").expect_err("too late");
+        assert!(late.contains("too late"), "{late}");
         assert!(parse_length("0s").is_err() && parse_length("366d").is_err());
         assert_eq!(parse_length("2h"), Ok(Duration::from_secs(7200)));
         assert!(parse_until("14:00").is_err() && parse_until("2001-01-01T00:00:00Z").is_err());

@@ -2,9 +2,11 @@
 
 use std::process::ExitCode;
 
+use anyhow::bail;
 use comfy_table::{ContentArrangement, Table};
 use serde::Serialize;
 
+use super::shorten;
 use crate::annotations::MaintenanceSource;
 use crate::cli::args::{ServiceName, parse_service};
 use crate::cli::cluster::{NamespaceArgs, Namespaces};
@@ -44,7 +46,13 @@ impl List {
     pub(super) fn execute(self) -> Result<ExitCode, Reported> {
         let console = Console::Stderr;
         let status = crate::cli::runtime(console)?.block_on(async {
+            if let (Some(name), Some(Namespaces::One(namespace))) =
+                (&self.service, self.namespaces.chosen())
+            {
+                name.check_namespace(Some(&namespace))?;
+            }
             let report = self.daemon.report().await?;
+            self.check_known(&report.status.databases)?;
             anyhow::Ok(report.status)
         });
         let status = status.map_err(|error| console.fail(&error))?;
@@ -57,6 +65,16 @@ impl List {
             Format::Table | Format::Wide => print(&table(&items))?,
         }
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// Returns an error if the daemon does not have the database that is asked for.
+    fn check_known(&self, databases: &[DatabaseStatus]) -> anyhow::Result<()> {
+        let Some(name) = &self.service else { return Ok(()) };
+        if databases.iter().any(|it| name.names(&it.namespace, &it.service)) {
+            return Ok(());
+        }
+        let all = databases.iter().map(|it| format!("{}/{}", it.namespace, it.service));
+        bail!("the daemon has no database {name}; it has: {}", shorten(all.collect()))
     }
 
     fn items(&self, status: &DaemonStatus) -> Vec<Item> {
@@ -113,4 +131,25 @@ fn table(items: &[Item]) -> String {
     }
     let lines = table.lines().map(|line| line.trim_end().to_owned() + "\n");
     lines.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Arguments {
+        #[command(flatten)]
+        list: List,
+    }
+
+    #[test]
+    fn a_database_that_nobody_has_is_an_error() {
+        let list = |arguments: &[&str]| Arguments::parse_from(arguments).list;
+        assert!(list(&["list"]).check_known(&[]).is_ok());
+        let error = list(&["list", "nope/x"]).check_known(&[]).expect_err("it is unknown");
+        assert!(error.to_string().contains("no database nope/x; it has: none"), "{error}");
+    }
 }
