@@ -19,7 +19,7 @@ pub(crate) fn run(kind: Kind, targets: usize, interval: Duration) -> Result<()> 
     let interval = u64::try_from(interval.as_nanos())?;
     match kind {
         Kind::Exec => exec::run(&mut Schedule::new(targets, interval)),
-        Kind::Tcp | Kind::Accept | Kind::Http => socket::Loop::new(kind, &workload.targets())?
+        _ => socket::Loop::new(kind, &workload.targets())?
             .run(&mut Schedule::new(targets, interval), interval),
     }
 }

@@ -3,6 +3,7 @@
 mod cost;
 mod detection;
 mod names;
+mod native;
 mod size;
 
 use anyhow::{Result, bail};
@@ -22,6 +23,8 @@ pub(crate) fn measure(part: &str, settings: &Settings, options: &Options) -> Res
         "accept" => cost::rows(settings, Kind::Accept, options.targets),
         "http" => cost::rows(settings, Kind::Http, options.targets),
         "exec" => cost::rows(settings, Kind::Exec, options.targets.min(500)),
+        "native" if smoke => native::rows(settings, options.targets, 120),
+        "native" => native::rows(settings, options.targets, 10_000),
         "memory" if smoke => size::memory(settings, &[60]),
         "memory" => size::memory(settings, &[1_000, 5_000, 10_000]),
         "detection" => detection::rows(settings, if smoke { 90 } else { 1_000 }),

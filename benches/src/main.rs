@@ -11,8 +11,10 @@ mod machine;
 mod measurement;
 mod namespace;
 mod options;
+mod protocol;
 mod results;
 mod row;
+mod scram;
 mod server;
 mod soak;
 mod subject;
@@ -32,6 +34,7 @@ use machine::Cpus;
 use measurement::Settings;
 use namespace::Stage;
 use options::Options;
+use protocol::Protocol;
 use row::Row;
 use server::Behavior;
 use workload::{Kind, port};
@@ -44,13 +47,16 @@ const NAMES: &str = "names";
 /// The file of these figures.
 const NAMES_CLUSTER: &str = "names-cluster";
 
-const SERVED: [(u16, Behavior); 6] = [
+const SERVED: [(u16, Behavior); 9] = [
     (port::DRAIN, Behavior::Drain),
     (port::HTTP, Behavior::Http),
     (port::SILENT, Behavior::Silent),
     (port::DRIP, Behavior::Drip),
     (port::RESET, Behavior::Reset),
     (port::GARBAGE, Behavior::Garbage),
+    (port::REDIS, Behavior::Native(Protocol::Redis)),
+    (port::MYSQL, Behavior::Native(Protocol::Mysql)),
+    (port::POSTGRES, Behavior::Native(Protocol::Postgres)),
 ];
 
 fn main() -> ExitCode {

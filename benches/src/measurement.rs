@@ -18,6 +18,7 @@ use crate::workload::{Kind, Workload};
 const WARM_UP_SECONDS: u64 = 60;
 
 /// The settings that all runs share.
+#[derive(Clone)]
 pub(crate) struct Settings {
     pub daemon: PathBuf,
     /// Another build of the daemon, to compare it with.
@@ -49,8 +50,10 @@ impl Settings {
     pub(crate) fn can(&self, who: Subject, kind: Kind) -> bool {
         match who {
             Subject::Before => self.before.is_some(),
-            Subject::Haproxy => kind != Kind::Accept,
-            Subject::Baseline | Subject::Daemon => true,
+            // HAProxy does not log in to PostgreSQL, and neither does the bare loop.
+            Subject::Haproxy => !matches!(kind, Kind::Accept | Kind::PostgresLogin),
+            Subject::Baseline => kind != Kind::PostgresLogin,
+            Subject::Daemon => true,
         }
     }
 

@@ -8,8 +8,8 @@ use anyhow::{Context as _, Result, bail};
 pub(crate) const USAGE: &str = "\
 Measures external-endpoints beside HAProxy and beside bare loops that do the same work.
 
-  --only PART[,PART]   only these: tcp, accept, http, exec, memory, detection, ten-thousand,
-                       names, cluster
+  --only PART[,PART]   only these: tcp, accept, http, exec, native, memory, detection,
+                       ten-thousand, names, cluster
   --targets N          targets of the tcp, accept and http runs; exec has at most as many
                        (default 5000)
   --seconds S          how long each run is measured (default 20)
@@ -25,8 +25,18 @@ Measures external-endpoints beside HAProxy and beside bare loops that do the sam
 ";
 
 /// The parts in the order in which they run.
-pub(crate) const PARTS: [&str; 9] =
-    ["tcp", "accept", "http", "exec", "memory", "detection", "ten-thousand", "names", "cluster"];
+pub(crate) const PARTS: [&str; 10] = [
+    "tcp",
+    "accept",
+    "http",
+    "exec",
+    "native",
+    "memory",
+    "detection",
+    "ten-thousand",
+    "names",
+    "cluster",
+];
 
 #[derive(Debug, PartialEq)]
 pub(crate) struct Options {

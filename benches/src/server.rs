@@ -14,6 +14,7 @@ use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
 
+use crate::protocol::Protocol;
 use crate::{filter, machine};
 
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nok\n";
@@ -36,6 +37,8 @@ pub(crate) enum Behavior {
     Reset,
     /// Sends bytes of no protocol and closes.
     Garbage,
+    /// Speaks the protocol of a database.
+    Native(Protocol),
 }
 
 /// Targets on one port that can stop. They never accept, as half-open checks don't need it.
@@ -155,6 +158,13 @@ impl Server {
                 Behavior::Drain | Behavior::Http | Behavior::Silent | Behavior::Drip => {
                     self.keep(connection, behavior)?
                 }
+                Behavior::Native(protocol) => {
+                    let greeting = protocol.greeting();
+                    if !greeting.is_empty() {
+                        let _ = net::send(&connection, greeting, SendFlags::NOSIGNAL);
+                    }
+                    self.keep(connection, behavior)?
+                }
             }
         }
     }
@@ -196,6 +206,14 @@ impl Server {
                 }
                 true
             }
+            (Ok(_), Behavior::Native(protocol)) => match protocol.answer(buffer) {
+                Some(answer) => {
+                    let sent = net::send(connection.as_fd(), &answer, SendFlags::NOSIGNAL);
+                    self.counts.answered.fetch_add(u64::from(sent.is_ok()), Ordering::Relaxed);
+                    sent.is_err()
+                }
+                None => true,
+            },
             (Ok(_), _) => false,
         };
         if done {

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use crate::dns;
+use crate::protocol::Protocol;
 
 /// The ports of the targets, by their behavior.
 pub(crate) mod port {
@@ -19,6 +20,9 @@ pub(crate) mod port {
     pub(crate) const DRIP: u16 = 7008;
     pub(crate) const RESET: u16 = 7009;
     pub(crate) const GARBAGE: u16 = 7010;
+    pub(crate) const REDIS: u16 = 7011;
+    pub(crate) const MYSQL: u16 = 7012;
+    pub(crate) const POSTGRES: u16 = 7013;
     /// The port of the daemon's pages.
     pub(crate) const PAGES: u16 = 7999;
 }
@@ -36,10 +40,27 @@ pub(crate) enum Kind {
     Http,
     /// Runs a program that does nothing.
     Exec,
+    /// Sends PING to a Redis.
+    Redis,
+    /// Logs in to a MySQL without a password, and asks for its role.
+    Mysql,
+    /// Begins a session with a PostgreSQL.
+    Postgres,
+    /// Logs in to a PostgreSQL by SCRAM, and asks for its role.
+    PostgresLogin,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 4] = [Self::Tcp, Self::Accept, Self::Http, Self::Exec];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Tcp,
+        Self::Accept,
+        Self::Http,
+        Self::Exec,
+        Self::Redis,
+        Self::Mysql,
+        Self::Postgres,
+        Self::PostgresLogin,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -47,11 +68,31 @@ impl Kind {
             Self::Accept => "accept",
             Self::Http => "http",
             Self::Exec => "exec",
+            Self::Redis => "redis",
+            Self::Mysql => "mysql",
+            Self::Postgres => "postgres",
+            Self::PostgresLogin => "postgres with login and role",
         }
     }
 
     pub(crate) fn port(self) -> u16 {
-        if self == Self::Http { port::HTTP } else { port::DRAIN }
+        match self {
+            Self::Http => port::HTTP,
+            Self::Redis => port::REDIS,
+            Self::Mysql => port::MYSQL,
+            Self::Postgres | Self::PostgresLogin => port::POSTGRES,
+            Self::Tcp | Self::Accept | Self::Exec => port::DRAIN,
+        }
+    }
+
+    /// Returns the protocol that the check speaks, if it is one of a database.
+    pub(crate) fn protocol(self) -> Option<Protocol> {
+        match self {
+            Self::Redis => Some(Protocol::Redis),
+            Self::Mysql => Some(Protocol::Mysql),
+            Self::Postgres | Self::PostgresLogin => Some(Protocol::Postgres),
+            Self::Tcp | Self::Accept | Self::Http | Self::Exec => None,
+        }
     }
 
     pub(crate) fn yaml(self) -> &'static str {
@@ -60,6 +101,10 @@ impl Kind {
             Self::Accept => "tcp: {accept: true}",
             Self::Http => "http: {}",
             Self::Exec => "exec: {command: [/bin/true]}",
+            Self::Redis => "redis: {}",
+            Self::Mysql => "mysql: {user: checker}",
+            Self::Postgres => "postgres: {}",
+            Self::PostgresLogin => "postgres: {role: primary, password: secret}",
         }
     }
 }
@@ -192,6 +237,9 @@ impl Workload {
     pub(crate) fn haproxy_config(&self, kind: Kind, socket: &str) -> String {
         let interval = self.interval.as_millis();
         let (global, check) = match kind {
+            Kind::Redis => ("", "option redis-check"),
+            Kind::Mysql => ("", "option mysql-check user checker"),
+            Kind::Postgres | Kind::PostgresLogin => ("", "option pgsql-check user checker"),
             Kind::Tcp | Kind::Accept => ("", ""),
             Kind::Http => {
                 ("", "option httpchk\n  http-check send meth GET uri / ver HTTP/1.1 hdr Host bench")

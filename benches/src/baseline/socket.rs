@@ -1,4 +1,4 @@
-//! The baseline of TCP and HTTP checks: one epoll loop.
+//! The baseline of checks that use the network: one epoll loop.
 
 use std::collections::VecDeque;
 use std::net::SocketAddrV4;
@@ -13,10 +13,14 @@ use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, Socket
 
 use super::Schedule;
 use crate::machine::{self, MILLI};
+use crate::protocol::{Ending, Protocol};
 use crate::workload::Kind;
 
 pub(super) struct Loop {
     kind: Kind,
+    protocol: Option<Protocol>,
+    /// The requests of the protocol.
+    requests: Vec<&'static [u8]>,
     epoll: OwnedFd,
     targets: Vec<Target>,
     /// The deadlines in the order of the starts, as all checks have the same time-out.
@@ -26,8 +30,11 @@ pub(super) struct Loop {
 
 struct Target {
     address: SocketAddrV4,
+    /// The request of HTTP, which names the target.
     request: Vec<u8>,
-    asked: bool,
+    is_connected: bool,
+    /// The requests that have been sent.
+    sent: usize,
     /// The check in flight.
     socket: Option<OwnedFd>,
     checks: u32,
@@ -45,12 +52,15 @@ impl Loop {
             address: *address,
             request: format!("GET / HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")
                 .into_bytes(),
-            asked: false,
+            is_connected: false,
+            sent: 0,
             socket: None,
             checks: 0,
         };
         Ok(Self {
             kind,
+            protocol: kind.protocol(),
+            requests: kind.protocol().map(Protocol::requests).unwrap_or_default(),
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             targets: addresses.iter().map(target).collect(),
             deadlines: VecDeque::new(),
@@ -84,6 +94,7 @@ impl Loop {
     }
 
     fn start(&mut self, number: usize, deadline: u64) -> Result<()> {
+        let (has_answers, server_begins) = (self.has_answers(), self.server_begins());
         let target = &mut self.targets[number];
         if target.socket.is_some() {
             return Ok(());
@@ -91,7 +102,8 @@ impl Loop {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let socket = net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
         sockopt::set_socket_linger(&socket, Some(Duration::ZERO))?;
-        if self.kind != Kind::Accept {
+        // A server that begins must see the end of the handshake.
+        if self.kind != Kind::Accept && !server_begins {
             sockopt::set_tcp_quickack(&socket, false)?;
         }
         match net::connect(&socket, &target.address) {
@@ -99,11 +111,10 @@ impl Loop {
             Err(error) => return Err(error).context("connect"),
         }
         let interest = epoll::EventFlags::OUT | epoll::EventFlags::ET;
-        let interest =
-            if self.kind == Kind::Http { interest | epoll::EventFlags::IN } else { interest };
+        let interest = if has_answers { interest | epoll::EventFlags::IN } else { interest };
         epoll::add(&self.epoll, &socket, epoll::EventData::new_u64(number as u64), interest)?;
         target.socket = Some(socket);
-        target.asked = false;
+        (target.is_connected, target.sent) = (false, 0);
         target.checks += 1;
         self.deadlines.push_back(Deadline { at: deadline, target: number, check: target.checks });
         Ok(())
@@ -124,34 +135,73 @@ impl Loop {
         }
     }
 
+    /// Returns whether the targets answer anything.
+    fn has_answers(&self) -> bool {
+        self.kind == Kind::Http || self.protocol.is_some()
+    }
+
+    /// Returns whether the targets have the first word.
+    fn server_begins(&self) -> bool {
+        self.protocol.is_some_and(|protocol| !protocol.greeting().is_empty())
+    }
+
     fn step(&mut self, number: usize, flags: epoll::EventFlags) {
+        let (has_answers, server_begins) = (self.has_answers(), self.server_begins());
         let target = &mut self.targets[number];
         let Some(socket) = &target.socket else { return };
-        if self.kind != Kind::Http || !target.asked {
-            let connected = matches!(sockopt::socket_error(socket), Ok(Ok(())));
-            if connected && self.kind == Kind::Http {
-                target.asked = net::send(socket, &target.request, SendFlags::NOSIGNAL)
-                    == Ok(target.request.len());
-                if target.asked && !flags.contains(epoll::EventFlags::IN) {
-                    return;
-                }
+        if !target.is_connected {
+            target.is_connected = matches!(sockopt::socket_error(socket), Ok(Ok(())));
+            if !target.is_connected || !has_answers {
+                let passed = target.is_connected;
+                return self.finish(number, passed);
             }
-            let passed = connected && self.kind != Kind::Http;
-            if passed || !target.asked {
-                self.finish(number, passed);
+            if !server_begins && !self.send(number) {
+                return self.finish(number, false);
+            }
+            if !flags.contains(epoll::EventFlags::IN) {
                 return;
             }
         }
+        let target = &self.targets[number];
+        let Some(socket) = &target.socket else { return };
         let mut answer = [0; 4096];
-        match net::recv(socket, &mut answer, RecvFlags::empty()) {
-            Err(Errno::AGAIN) => {}
-            Ok((read, _)) => self.finish(number, is_whole_page(&answer[..read])),
-            Err(_) => self.finish(number, false),
+        let read = match net::recv(socket, &mut answer, RecvFlags::empty()) {
+            Err(Errno::AGAIN) => return,
+            Ok((read, _)) => read,
+            Err(_) => return self.finish(number, false),
+        };
+        let is_good = match self.protocol {
+            Some(protocol) => protocol.is_answer(&answer[..read]),
+            None => is_whole_page(&answer[..read]),
+        };
+        if !is_good || target.sent >= self.requests.len() {
+            self.finish(number, is_good);
+        } else if !self.send(number) {
+            self.finish(number, false);
         }
     }
 
+    /// Sends the next request to a target. Returns whether that worked.
+    fn send(&mut self, number: usize) -> bool {
+        let target = &mut self.targets[number];
+        let Some(socket) = &target.socket else { return false };
+        let request = self.requests.get(target.sent).copied().unwrap_or(&target.request);
+        target.sent += 1;
+        net::send(socket, request, SendFlags::NOSIGNAL) == Ok(request.len())
+    }
+
     fn finish(&mut self, number: usize, passed: bool) {
-        self.targets[number].socket = None;
+        let socket = self.targets[number].socket.take();
+        if let (Some(socket), Some(protocol), true) = (socket, self.protocol, passed) {
+            // The close that follows sends the reset.
+            let _ = match protocol.ending() {
+                Ending::None => Ok(()),
+                Ending::Fin => net::shutdown(&socket, net::Shutdown::Write),
+                Ending::Farewell(message) => {
+                    net::send(&socket, message, SendFlags::NOSIGNAL).map(drop)
+                }
+            };
+        }
         self.failures += u64::from(!passed);
     }
 }
