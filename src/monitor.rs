@@ -51,6 +51,7 @@ use names::Names;
 use results::ProbeReport;
 pub(crate) use snapshot::{
     DatabaseSnapshot, NameSnapshot, Origin, Snapshot, TargetCheck, TargetCounters, TargetState,
+    Trouble,
 };
 use snapshot_channel::SnapshotWriter;
 use start_delay::StartDelay;

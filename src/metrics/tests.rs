@@ -53,6 +53,7 @@ fn target(last: u8, verdict: Option<Verdict>) -> TargetState {
         last_hour: LastHour::default(),
         membership: crate::plan::Membership::default(),
         observation: None,
+        trouble: crate::monitor::Trouble::None,
     }
 }
 

@@ -11,7 +11,7 @@ use tracing::info;
 use super::change_log::ChangeLog;
 use super::{
     DatabasePlan, DatabaseSnapshot, LastHour, Minute, Origin, ProbeReport, TargetCheck,
-    TargetCounters, TargetState,
+    TargetCounters, TargetState, Trouble,
 };
 use crate::annotations::{Maintenance, ServiceAnnotations};
 use crate::config::{Address, Database, DatabaseId};
@@ -30,7 +30,7 @@ use dns_addresses::{DnsAddresses, Reading};
 pub(super) use dns_notices::DnsService;
 use readdress::Arrival;
 use recent_failures::RecentFailures;
-use trouble::Trouble;
+use trouble::trouble_of;
 
 mod announcements;
 mod answers;
@@ -225,11 +225,11 @@ impl DatabaseMonitor {
         let check = &self.database.addresses[index].check;
         let (first, doubted) = (!target.health.is_checked(), target.health.in_doubt());
         let before = (known_to_pass(target, check, now), target.health.inconclusive_since());
-        let trouble = Trouble::of(&target.health);
         let transition = health::observe(&mut target.health, verdict, thresholds, now);
         let after = (known_to_pass(target, check, now), target.health.inconclusive_since());
         let turned = self.database.policy.exactly_one && before.0 != after.0 || before.1 != after.1;
-        let turned = turned || trouble != Trouble::of(&target.health);
+        let trouble = trouble_of(target);
+        let turned = turned || std::mem::replace(&mut target.trouble, trouble) != trouble;
         if let Some(minute) = Minute::of(verdict, target.health.state()) {
             target.last_hour.record(minute, now);
         }
@@ -382,6 +382,7 @@ fn target(address: &Address, now: Instant) -> TargetState {
         last_hour: LastHour::default(),
         membership: Membership::default(),
         observation: None,
+        trouble: Trouble::None,
     }
 }
 

@@ -106,6 +106,18 @@ pub struct TargetState {
     pub membership: Membership,
     /// The details that the newest try has found; none if it found none.
     pub observation: Option<Arc<Observation>>,
+    /// The trouble of its check.
+    pub(crate) trouble: Trouble,
+}
+
+/// The trouble of a check that a person must mend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    None,
+    /// The server does not let the check log in.
+    Login,
+    /// The server has another role than the check asks for.
+    Role,
 }
 
 impl TargetState {

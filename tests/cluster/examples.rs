@@ -17,6 +17,7 @@ use crate::support::{
     daemon, eventually, shared, temp_dir,
 };
 
+mod failover;
 mod names;
 mod roles;
 mod servers;
@@ -30,7 +31,7 @@ pub(crate) fn cases() -> Vec<Trial> {
         test_and_prod,
         every_example_is_tried,
     ];
-    own.into_iter().chain(names::cases()).chain(roles::cases()).collect()
+    own.into_iter().chain(failover::cases()).chain(names::cases()).chain(roles::cases()).collect()
 }
 
 /// Time for the failures in a row that the examples require, on a busy machine.

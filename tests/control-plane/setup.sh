@@ -54,6 +54,7 @@ for_test() {
 	for_demo
 	need mariadb-server mariadbd
 	need patroni patroni
+	need pgbouncer pgbouncer
 	need postgresql '/usr/lib/postgresql/*/bin/postgres'
 	need prometheus promtool
 	need python3-etcd /usr/lib/python3/dist-packages/etcd/__init__.py

@@ -5,6 +5,7 @@ use super::*;
 use crate::config::{Options, parse};
 use crate::freeze::Rules;
 use crate::notice::{Receiver, channel};
+use crate::probe::ServerRole;
 use std::time::Duration;
 
 mod adoption;
@@ -49,7 +50,7 @@ impl Scene {
     }
 
     /// Applies verdicts to the targets, a second later: `+` passes, `-` fails, `?` is inconclusive,
-    /// `l` cannot log in, `r` has another role, and a space is none.
+    /// `l` cannot log in, `r` has another role, `n` does not say it, and a space is none.
     fn on_result(&mut self, verdicts: &str) {
         self.now += SECOND;
         for (index, verdict) in verdicts.chars().enumerate() {
@@ -59,9 +60,15 @@ impl Scene {
                 '?' => Verdict::Inconclusive("connect: no route from this host".into()),
                 'l' => Verdict::Inconclusive("auth: refused (28P01)".into()),
                 'r' => Verdict::Fail("role: replica, not primary".into()),
+                'n' => Verdict::Fail("role: no answer in 2s".into()),
                 _ => continue,
             };
             let (started, ended) = (self.now, self.now);
+            let is_known =
+                matches!(&verdict, Verdict::Fail(reason) if reason.starts_with("role: re"));
+            let role = is_known.then_some(ServerRole::Replica);
+            let observation = Observation { role, ..Observation::default() };
+            self.database.set_observation(index, Some(Arc::new(observation)));
             self.database.on_result(
                 index,
                 &ProbeReport { key: index, verdict, delay: None, started, ended },
@@ -365,7 +372,7 @@ fn a_role_that_no_address_has_is_reported() {
     scene.publishes("2");
     let mut scene = Scene::new("10.0.0.1, 10.0.0.2", "{}");
     scene.sync(&[1]);
-    scene.on_result("--");
+    scene.on_result("-n");
     assert_eq!(scene.events("Role"), [""; 0], "the role is not the cause");
 }
 

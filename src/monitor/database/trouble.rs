@@ -1,38 +1,28 @@
 //! The trouble of checks that a person must mend: a login that does not work, a server of another
 //! role, and checks that say nothing for too long.
 //!
-//! | newest verdict | of the phase | trouble |
-//! | --- | --- | --- |
-//! | inconclusive | `auth` | the login does not work |
-//! | failure | `role` | the server has another role |
-//! | any other | any | none |
+//! | newest verdict | of the phase | role that was found | trouble |
+//! | --- | --- | --- | --- |
+//! | inconclusive | `auth` | | the login does not work |
+//! | failure | `role` | any | the server has another role |
+//! | failure | `role` | none | none: the server has not said its role |
+//! | any other | | | none |
 
 use std::net::IpAddr;
 
 use super::DatabaseMonitor;
-use crate::health::{Health, State};
-use crate::monitor::TargetState;
+use crate::health::State;
+use crate::monitor::{TargetState, Trouble};
 use crate::plan::PolicyNote;
 use crate::probe::{is_of_login, is_of_role};
 
-/// The trouble of one target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Trouble {
-    None,
-    /// The server does not let the check log in.
-    Login,
-    /// The server has another role than the check asks for.
-    Role,
-}
-
-impl Trouble {
-    /// Returns the trouble by the newest verdict.
-    pub(super) fn of(health: &Health) -> Self {
-        match (health.reason(), health.is_inconclusive()) {
-            (Some(reason), true) if is_of_login(reason) => Trouble::Login,
-            (Some(reason), false) if is_of_role(reason) => Trouble::Role,
-            _ => Trouble::None,
-        }
+/// Returns the trouble of a target by its newest try.
+pub(super) fn trouble_of(target: &TargetState) -> Trouble {
+    let role = target.observation.as_ref().and_then(|observation| observation.role);
+    match (target.health.reason(), target.health.is_inconclusive()) {
+        (Some(reason), true) if is_of_login(reason) => Trouble::Login,
+        (Some(reason), false) if is_of_role(reason) && role.is_some() => Trouble::Role,
+        _ => Trouble::None,
     }
 }
 
@@ -48,7 +38,7 @@ impl DatabaseMonitor {
         if self.targets.iter().any(is_well) {
             return None;
         }
-        let others = self.of_trouble(|target| Trouble::of(&target.health) == Trouble::Role);
+        let others = self.of_trouble(|target| target.trouble == Trouble::Role);
         let reason = |target: &&TargetState| target.health.reason().unwrap_or_default().to_owned();
         let others = others.iter().map(|target| (target.member.ip, reason(target)));
         let others: Vec<(IpAddr, String)> = others.collect();
@@ -58,7 +48,7 @@ impl DatabaseMonitor {
     /// Returns a note on targets that do not let their checks log in. It is the note from before
     /// if the targets are the same.
     fn login_note(&self) -> Option<PolicyNote> {
-        let targets = self.of_trouble(|target| Trouble::of(&target.health) == Trouble::Login);
+        let targets = self.of_trouble(|target| target.trouble == Trouble::Login);
         let (ips, reason) = summary(&targets)?;
         let before = self.policy_state.notes.iter().find(|note| match note {
             PolicyNote::LoginRefused { ips: before, .. } => *before == ips,

@@ -46,6 +46,7 @@ fn target(initial: InitialMembership, verdicts: &str, membership: Membership) ->
         last_hour: LastHour::default(),
         membership,
         observation: None,
+        trouble: crate::monitor::Trouble::None,
     }
 }
 

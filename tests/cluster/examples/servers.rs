@@ -55,6 +55,11 @@ impl Server {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
+    /// Waits until it accepts connections.
+    pub(super) async fn ready_at(&mut self, ip: IpAddr, port: u16) {
+        self.ready(async || accepts(ip, port).await).await;
+    }
+
     /// Waits until an attempt succeeds. Prints the log if none does.
     async fn ready(&mut self, mut attempt: impl AsyncFnMut() -> Result<(), String>) {
         let process = self.process.as_mut().expect("the server runs");
@@ -169,7 +174,7 @@ fn clone(command: &Command) -> Command {
 }
 
 /// Returns the folder of PostgreSQL's newest version in Debian.
-fn postgres_programs() -> PathBuf {
+pub(super) fn postgres_programs() -> PathBuf {
     let versions = std::fs::read_dir("/usr/lib/postgresql").expect("Debian's package postgresql");
     let version = |folder: &PathBuf| folder.file_name()?.to_str()?.parse::<u32>().ok();
     let newest = versions.flatten().map(|entry| entry.path()).max_by_key(version);
@@ -202,9 +207,19 @@ pub(super) async fn postgres(ip: IpAddr) -> Server {
         ])
         .arg(&data);
     run(initdb).await.expect("initdb");
-    std::fs::write(data.join("pg_hba.conf"), "host all all all trust\nlocal all all trust\n")
-        .expect("a file");
-    let sockets = folder.clone();
+    std::fs::write(data.join("pg_hba.conf"), POSTGRES_RULES).expect("a file");
+    postgres_in(&folder, ip).await
+}
+
+/// The rules of a PostgreSQL: only the user of checks needs a password.
+const POSTGRES_RULES: &str = "host all checker all scram-sha-256\n\
+                              host all all all trust\n\
+                              host replication all all trust\n\
+                              local all all trust\n";
+
+/// Starts PostgreSQL on port 5432 of this address, with the data in this folder.
+pub(super) async fn postgres_in(folder: &Path, ip: IpAddr) -> Server {
+    let (data, sockets) = (folder.join("data"), folder.to_owned());
     let command = move || {
         let mut command = as_ordinary_user(postgres_programs().join("postgres"));
         command.arg("-D").arg(&data).arg("-k").arg(&sockets).args(["-h", &ip.to_string()]);
@@ -213,7 +228,7 @@ pub(super) async fn postgres(ip: IpAddr) -> Server {
         );
         command
     };
-    let mut server = Server::start("postgres", &folder, command);
+    let mut server = Server::start("postgres", folder, command);
     server.ready(async || ask_postgres(ip, "select 1").await.map(drop)).await;
     server
 }
