@@ -7,6 +7,7 @@ use super::DatabaseMonitor;
 use crate::config::{Address, Database};
 use crate::freeze::{FAILURE_WINDOW, Freeze, Tally};
 use crate::health::{State, Streak};
+use crate::monitor::Trouble;
 use crate::notice::Reason;
 use crate::plan::PolicyNote;
 
@@ -26,6 +27,12 @@ impl RecentFailures {
     /// Returns whether the target has failed within the window.
     pub(super) fn contains(&self, index: usize) -> bool {
         self.failed_at.contains_key(&index)
+    }
+
+    /// Returns the tally that the freeze knows of.
+    #[cfg(test)]
+    pub(super) fn tally(&self) -> Tally {
+        self.tally
     }
 
     /// Drops those whose window is over.
@@ -58,7 +65,8 @@ impl RecentFailures {
 }
 
 impl DatabaseMonitor {
-    /// Notes a target that has flipped.
+    /// Notes a target that has flipped. A server of another role than its check asks for has
+    /// answered, so it says nothing against this side.
     pub(crate) fn note_failure(&mut self, index: usize, freeze: &Freeze, now: Instant) {
         let target = &self.targets[index];
         let published = self
@@ -68,7 +76,7 @@ impl DatabaseMonitor {
             .is_some_and(|members| members.contains(target.member.ip));
         if target.health.state() != State::Down {
             self.recent_failures.failed_at.remove(&index);
-        } else if published && freeze.is_enabled() {
+        } else if published && freeze.is_enabled() && target.trouble != Trouble::Role {
             self.recent_failures.failed_at.entry(index).or_insert(now);
         }
     }
@@ -94,7 +102,9 @@ impl DatabaseMonitor {
                 && !is_exchanged
                 && (failed || published.contains(target.member.ip))
             {
-                let in_doubt = target.health.state() == State::Up && target.health.in_doubt();
+                let in_doubt = target.health.state() == State::Up
+                    && target.health.in_doubt()
+                    && target.trouble != Trouble::Role;
                 count.published += 1;
                 count.failed += usize::from(failed);
                 count.in_doubt += usize::from(in_doubt);

@@ -377,6 +377,17 @@ fn a_role_that_no_address_has_is_reported() {
 }
 
 #[test]
+fn a_server_of_another_role_does_not_count_for_a_freeze() {
+    let mut scene = Scene::new("10.0.0.1, 10.0.0.2, 10.0.0.3", "{}");
+    scene.freeze = Freeze::new(Rules::default(), std::iter::empty());
+    scene.sync(&[1, 2, 3]);
+    scene.on_result("+++");
+    scene.on_result("r-n");
+    let tally = scene.database.recent_failures.tally();
+    assert_eq!((tally.published, tally.failed, tally.in_doubt), (3, 2, 0));
+}
+
+#[test]
 fn an_inconclusive_target_is_reported_once_it_is_published() {
     let mut scene = Scene::new("10.0.0.1, 10.0.0.2", "{}");
     scene.sync(&[]);
