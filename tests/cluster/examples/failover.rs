@@ -77,7 +77,7 @@ fn config(namespace: &Namespace, databases: &str) -> String {
     format!(
         "defaults:
   namespace: {}
-  check: {{interval: {}s, timeout: 4s, healthyThreshold: 1, unhealthyThreshold: 1}}
+  check: {{interval: {}s, timeout: 3s, healthyThreshold: 1, unhealthyThreshold: 1}}
 databases:
 {databases}",
         namespace.name,
