@@ -22,6 +22,9 @@ use crate::health::Verdict;
 /// The most bytes that are read in one probe.
 const MAX_RECEIVED: usize = 64 << 10;
 
+/// The room for output from the beginning, so that a first message is one allocation.
+const OUTPUT_CAPACITY: usize = 128;
+
 /// The size of the largest message that is read.
 pub(crate) const MAX_MESSAGE: usize = 16 << 10;
 
@@ -159,7 +162,7 @@ pub(crate) struct Exchange {
 
 impl Exchange {
     pub(crate) fn new(mut conversation: Box<dyn Conversation>) -> Self {
-        let mut output = Vec::new();
+        let mut output = Vec::with_capacity(OUTPUT_CAPACITY);
         conversation.begin(&mut output);
         Self { conversation, output, sent: 0, rest: Vec::new(), received: 0 }
     }

@@ -46,6 +46,9 @@ use crate::health::Verdict;
 
 const PRODUCT: &str = "Redis";
 
+/// The room for commands without a password.
+const COMMANDS_CAPACITY: usize = 64;
+
 /// The protocol of one Redis.
 struct Redis {
     role: Role,
@@ -95,7 +98,7 @@ impl Protocol for Redis {
 
     fn start(self: Arc<Self>, _: Transport, now: Instant) -> ProbeResult<Box<dyn Conversation>> {
         let (user, password) = (self.credentials.user()?, self.credentials.password()?);
-        let mut commands = Vec::new();
+        let mut commands = Vec::with_capacity(COMMANDS_CAPACITY);
         let phase = if password.is_some() { Phase::Auth } else { Phase::Ping };
         if let Some(password) = &password {
             let words = [Some(&b"AUTH"[..]), user.as_deref(), Some(password)];

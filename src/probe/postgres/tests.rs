@@ -369,6 +369,9 @@ fn a_server_that_does_not_know_the_password_fails() {
 fn a_clear_password_goes_through_tls_alone() {
     let mut exchange = exchange(&postgres(&with_password()), Transport::Tls);
     sent(&mut exchange);
+    assert!(exchange.receive(b"S").is_none() && exchange.awaits_handshake());
+    exchange.on_handshake();
+    sent(&mut exchange);
     assert!(exchange.receive(&authentication(3, b"")).is_none());
     assert_eq!(exchange.output(), b"p\0\0\0\x0bsecret\0");
     let end = [authentication(0, b""), ready(), answer(&["f", "off"])].concat();
