@@ -52,6 +52,8 @@ impl Call<'_> {
             (Some(name), "endpoints" | "services", "delete") => (Some(name), "delete"),
             (Some(name), "endpoints", _) => (Some(name), "get, create, patch"),
             (Some(name), "endpointslices", _) => (Some(name), "get, create, patch, delete"),
+            // Objects of these kinds are read one by one only by the rules with their names.
+            (_, "endpoints" | "endpointslices", _) => (None, "list, watch"),
             _ => (None, "get, list, watch"),
         };
         let name = name.map(|name| format!(", resourceNames: [{name}]")).unwrap_or_default();
@@ -103,6 +105,11 @@ mod tests {
             ),
             (rule("create", "services", Some("a")), "resources: [services], verbs: [create]"),
             (rule("list", "services", None), "resources: [services], verbs: [get, list, watch]"),
+            (rule("list", "endpoints", None), "resources: [endpoints], verbs: [list, watch]"),
+            (
+                rule("watch", "endpointslices", None),
+                "resources: [endpointslices], verbs: [list, watch]",
+            ),
             (
                 rule("update", "leases", Some("a")),
                 "resources: [leases], resourceNames: [a], verbs: [get, create, update]",

@@ -214,13 +214,24 @@ fn contradictions_are_refused_with_words() {
         (json!({"config": "- a"}), "`config` is not YAML"),
         (json!({"config": "databases: 3"}), "`config` is not a config"),
         (json!({"config": "databases: [3]"}), "`config` is not a config"),
-        (json!({"config": "databases: [{service: a, addresses: b}]"}), "`config` is not a config"),
         (
-            json!({"config": "databases: [{service: a, addresses: [b], check: 3}]"}),
+            json!({"config": "databases: [{service: a, addresses: [b]}]"}),
             "`config` is not a config",
         ),
         (
-            json!({"config": "{defaults: 3, databases: [{service: a, addresses: [b]}]}"}),
+            json!({"config": "databases: [{service: a, addresses: [b], port: 65536}]"}),
+            "`config` is not a config",
+        ),
+        (
+            json!({"config": "databases: [{service: a, port: 1, addresses: b}]"}),
+            "`config` is not a config",
+        ),
+        (
+            json!({"config": "databases: [{service: a, port: 1, addresses: [b], check: 3}]"}),
+            "`config` is not a config",
+        ),
+        (
+            json!({"config": "{defaults: 3, databases: [{service: a, port: 1, addresses: [b]}]}"}),
             "`config` is not a config",
         ),
     ] {
@@ -323,14 +334,15 @@ fn an_existing_config_map_gets_named_rights() {
         };
         rules.iter().map(line).collect()
     };
-    let read = ["services,endpoints get,list,watch", "endpointslices get,list,watch"];
+    let read = ["services get,list,watch", "endpoints list,watch", "endpointslices list,watch"];
     let events = "events list,create,patch";
-    assert_eq!(lines("prod"), [read[0], read[1], "endpoints get,create,patch", events]);
+    assert_eq!(lines("prod"), [read[0], read[1], read[2], "endpoints get,create,patch", events]);
     assert_eq!(
         lines("test"),
         [
             read[0],
             read[1],
+            read[2],
             "endpoints get,create,patch,delete",
             "endpointslices get,create,patch,delete",
             "services create,delete",

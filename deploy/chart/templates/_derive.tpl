@@ -44,6 +44,11 @@ such a ConfigMap, and if it is not YAML.
 {{- toJson $config }}
 {{- end }}
 
+{{/* Whether a mapping has no `port` that a port can be; empty if it has one. */}}
+{{- define "external-endpoints.lacksPort" -}}
+{{- if not (kindIs "map" .) }}true{{ else if or (lt (int .port) 1) (gt (int .port) 65535) }}true{{ end }}
+{{- end }}
+
 {{/*
 Whether a layer of the config has the form that the templates below rely on; empty if not. A layer is
 `defaults`, a database, or an address.
@@ -56,6 +61,16 @@ Whether a layer of the config has the form that the templates below rely on; emp
 {{- $good = and (kindIs "map" $dns) (kindIs "map" $check) }}
 {{- if $good }}
 {{- $good = and (kindIs "slice" (default list $dns.families)) (kindIs "slice" (default list $dns.within)) }}
+{{- end }}
+{{- if $good }}
+{{- range $dns.within }}
+{{- $good = and $good (regexMatch "^[0-9a-fA-F.:]+/[0-9]{1,3}$" (toString .)) }}
+{{- end }}
+{{- range $kind := $check }}
+{{- if and (kindIs "map" $kind) (include "external-endpoints.lacksPort" $kind) (hasKey $kind "port") }}
+{{- $good = false }}
+{{- end }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- if $good }}true{{ end }}
@@ -75,8 +90,8 @@ Whether a layer of the config has the form that the templates below rely on; emp
 {{- $good = false }}
 {{- end }}
 {{- end }}
-{{- range .ports }}
-{{- if not (kindIs "map" .) }}
+{{- range default (list (dict "port" .port)) .ports }}
+{{- if include "external-endpoints.lacksPort" . }}
 {{- $good = false }}
 {{- end }}
 {{- end }}
@@ -118,7 +133,7 @@ those of the config before.
 {{- $all = append $all (set . "previous" false) }}
 {{- end }}
 {{- if and (not $all) (not .Values.existingConfigMap) }}
-{{- fail "\n\n`config` is not a config: it needs a list `databases`, each with `service` and `addresses`. `external-endpoints validate FILE` says what is wrong.\n" }}
+{{- fail "\n\n`config` is not a config: it needs a list `databases`, each with `service`, `port` or `ports`, and `addresses`. `external-endpoints validate FILE` says what is wrong.\n" }}
 {{- end }}
 {{- $before := include "external-endpoints.previousConfig" . | fromJson }}
 {{- range include "external-endpoints.databasesOf" (list $before list) | fromJsonArray }}
@@ -142,7 +157,7 @@ those of the config before.
 
 {{/* The family of an address: `IPv4`, `IPv6`, or `name`. */}}
 {{- define "external-endpoints.family" -}}
-{{- if contains ":" . }}IPv6{{ else if regexMatch "^[0-9.]+$" . }}IPv4{{ else }}name{{ end }}
+{{- if contains ":" . }}IPv6{{ else if regexMatch "^([0-9]{1,3}[.]){3}[0-9]{1,3}$" . }}IPv4{{ else }}name{{ end }}
 {{- end }}
 
 {{/* A `dns` list of a name as JSON: an entry, the address, and the key. An inner layer wins. */}}
@@ -254,11 +269,14 @@ in the namespace of the daemon.
 {{/* The rules for reading, which names cannot limit. */}}
 {{- define "external-endpoints.readRules" -}}
 - apiGroups: [""]
-  resources: [services, endpoints]
+  resources: [services]
   verbs: [get, list, watch]
+- apiGroups: [""]
+  resources: [endpoints]
+  verbs: [list, watch]
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 {{- end }}
 
 {{/* The rules of a namespace whose databases are known: its facts. */}}

@@ -2,7 +2,8 @@
 //!
 //! | what the config has | resource | names | verbs |
 //! | --- | --- | --- | --- |
-//! | a database in the namespace | services, endpoints, endpointslices | | get, list, watch |
+//! | a database in the namespace | services | | get, list, watch |
+//! | a database in the namespace | endpoints, endpointslices | | list, watch |
 //! | a database | endpoints | its Service | get, create, patch |
 //! | `publish: slices` or `both` | endpointslices | its slices | get, create, patch, delete |
 //! | `createService` | services | | create |
@@ -11,7 +12,8 @@
 //! | a database in the namespace, or the Lease | events | | list, create, patch |
 //! | the Lease | leases | its name | get, create, update |
 //!
-//! `get` beside `list` shows nothing more. Kubernetes can't limit `create` of Services to a name.
+//! Each of these is needed, which a test shows by taking away one after the other. Kubernetes can't
+//! limit `create` of Services to a name.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -61,8 +63,9 @@ fn watched(databases: &[&Database], spec: &Spec) -> Vec<PolicyRule> {
     let creates = |database: &Database| database.create_service.is_some();
     let slices = databases.iter().flat_map(|database| slice_names(database)).collect();
     let mut rules = vec![
-        rule(CORE, &["services", "endpoints"], &["get", "list", "watch"]),
-        rule(DISCOVERY, &["endpointslices"], &["get", "list", "watch"]),
+        rule(CORE, &["services"], &["get", "list", "watch"]),
+        rule(CORE, &["endpoints"], &["list", "watch"]),
+        rule(DISCOVERY, &["endpointslices"], &["list", "watch"]),
     ];
     let endpoints: &[&str] = match spec.prune {
         true => &["get", "create", "patch", "delete"],

@@ -48,9 +48,11 @@ const RESOURCES: [(&str, &str); 22] = [
 fn may(verb: &str, resource: (&str, &str), namespace: &str, name: &str) -> bool {
     let read = ["get", "list", "watch"].contains(&verb);
     match (namespace, resource) {
-        (WATCHED, ("", "services") | ("discovery.k8s.io", "endpointslices")) => read,
+        (WATCHED, ("", "services")) => read,
+        (WATCHED, ("discovery.k8s.io", "endpointslices")) => ["list", "watch"].contains(&verb),
         (WATCHED, ("", "endpoints")) => {
-            read || name == SERVICE && ["create", "patch"].contains(&verb)
+            ["list", "watch"].contains(&verb)
+                || name == SERVICE && ["get", "create", "patch"].contains(&verb)
         }
         (WATCHED | HOME, ("", "events")) => ["list", "create", "patch"].contains(&verb),
         (HOME, ("coordination.k8s.io", "leases")) => {

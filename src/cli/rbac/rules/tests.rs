@@ -42,8 +42,9 @@ fn a_plain_database_needs_what_is_shipped() {
     assert_eq!(
         lines(&rules, "prod"),
         [
-            "/services,endpoints [] get,list,watch",
-            "discovery.k8s.io/endpointslices [] get,list,watch",
+            "/services [] get,list,watch",
+            "/endpoints [] list,watch",
+            "discovery.k8s.io/endpointslices [] list,watch",
             "/endpoints [mysql] get,create,patch",
             "/events [] list,create,patch",
         ]
