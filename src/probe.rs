@@ -14,7 +14,7 @@
 //! - `kind`: the interface of a kind of check.
 //! - `tls`: TLS for several kinds.
 //! - `native`: conversations over TLS.
-//! - `http`, `tcp`, `exec`, `postgres`, `redis`, `mongodb`: the kinds.
+//! - `http`, `tcp`, `exec`, `postgres`, `redis`, `mongodb`, `mysql`: the kinds.
 //! - `fast`: the cheapest checks, thousands at once without a task each.
 //! - `registry`: the prober of each kind.
 

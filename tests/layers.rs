@@ -123,7 +123,7 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
     ("config::ip", &["embedded"]),
     (
         "config::kinds",
-        &["kind", "role", "tls", "exec", "http", "tcp", "postgres", "redis", "mongodb"],
+        &["kind", "role", "tls", "exec", "http", "tcp", "postgres", "redis", "mongodb", "mysql"],
     ),
     (
         "config::language",
@@ -216,6 +216,7 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
             "postgres",
             "redis",
             "mongodb",
+            "mysql",
             "fast",
             "registry",
         ],
@@ -242,6 +243,7 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
     ("probe::mongodb", &["bson", "message"]),
     ("probe::postgres", &["wire", "scram", "query", "dialog"]),
     ("probe::redis", &["resp"]),
+    ("probe::mysql", &["wire", "auth", "brake", "verdicts", "table", "query", "dialog"]),
     ("probe::stream", &["bounded", "connect", "close"]),
     ("probe::tls", &["verifier", "client_auth", "config", "errors", "handshake"]),
     (

@@ -28,6 +28,12 @@ mod https;
 mod leaks;
 #[path = "probe/mongodb.rs"]
 mod mongodb;
+#[path = "probe/mysql.rs"]
+mod mysql;
+#[path = "probe/mysql_servers.rs"]
+mod mysql_servers;
+#[path = "probe/mysql_traces.rs"]
+mod mysql_traces;
 #[path = "probe/names.rs"]
 mod names;
 #[path = "probe/postgres.rs"]

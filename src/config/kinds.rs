@@ -25,6 +25,7 @@ macro_rules! check_kinds {
             postgres => Postgres(PostgresCheck),
             redis => Redis(RedisCheck),
             mongodb => Mongodb(MongodbCheck),
+            mysql => Mysql(MysqlCheck),
         }
     };
 }

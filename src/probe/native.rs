@@ -265,7 +265,9 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
         }
         if exchange.awaits_handshake() {
             let failed = |error: io::Error| error_verdict(Phase::Tls, &error);
-            return stream.write_all(exchange.output()).await.map_err(failed);
+            stream.write_all(exchange.output()).await.map_err(failed)?;
+            exchange.consume_output(exchange.output().len());
+            return Ok(());
         }
     }
 }

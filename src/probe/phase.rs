@@ -78,6 +78,8 @@ pub(crate) enum Phase {
     Exec,
     /// PostgreSQL has been asked for a session.
     Startup,
+    /// MySQL speaks first.
+    Greeting,
     /// The login of a database's own protocol. No text of the server is shown in this phase.
     Auth,
     /// The keys of a login are to be computed, and the next probe does it.
@@ -103,6 +105,7 @@ impl fmt::Display for Phase {
             Phase::Http | Phase::Body => "http",
             Phase::Start | Phase::Exec => "exec",
             Phase::Startup => "startup",
+            Phase::Greeting => "greeting",
             Phase::Auth => "auth",
             Phase::Keys => "keys",
             Phase::Ping => "ping",

@@ -31,7 +31,8 @@ pub(crate) fn cases() -> Vec<Trial> {
         test_and_prod,
         every_example_is_tried,
     ];
-    own.into_iter().chain(failover::cases()).chain(names::cases()).chain(roles::cases()).collect()
+    let others = [failover::cases(), names::cases(), roles::cases()];
+    own.into_iter().chain(others.into_iter().flatten()).collect()
 }
 
 /// Time for the failures in a row that the examples require, on a busy machine.

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use external_endpoints::config::{
     Address, AllowedNetworks, Check, CheckKind, CreateService, Database, DatabaseId, ExecCheck,
-    ExpectedContent, HttpCheck, MongodbCheck, NameEntry, NameKind, Port, PostgresCheck, Protocol,
-    PublishMode, RedisCheck, Role, Scheme, Spec, TcpCheck, Tls, ValueSource,
+    ExpectedContent, HttpCheck, MongodbCheck, MysqlCheck, NameEntry, NameKind, Port, PostgresCheck,
+    Protocol, PublishMode, RedisCheck, Role, Scheme, Spec, TcpCheck, Tls, ValueSource,
 };
 use external_endpoints::health::Thresholds;
 use external_endpoints::names::{Families, Settings};
@@ -183,13 +183,14 @@ fn ports() -> impl Strategy<Value = Vec<Port>> {
 type AnyKind = fn() -> BoxedStrategy<CheckKind>;
 
 /// Each kind with its random checks.
-pub(crate) const KINDS: [(&str, AnyKind); 6] = [
+pub(crate) const KINDS: [(&str, AnyKind); 7] = [
     ("tcp", || tcp().boxed()),
     ("http", || http().boxed()),
     ("exec", || exec().boxed()),
     ("postgres", || postgres().boxed()),
     ("redis", || redis().boxed()),
     ("mongodb", || mongodb().boxed()),
+    ("mysql", || mysql().boxed()),
 ];
 
 /// Returns the checks of a database's addresses, which are all of one kind.
@@ -294,6 +295,24 @@ fn mongodb() -> impl Strategy<Value = CheckKind> {
     (1_u16.., role_and_lag(20), of(tls())).prop_map(|(port, (role, max_lag), tls)| {
         CheckKind::Mongodb(MongodbCheck { port, role, max_lag, tls })
     })
+}
+
+fn mysql() -> impl Strategy<Value = CheckKind> {
+    let flags = (any::<bool>(), any::<bool>());
+    (1_u16.., role_and_lag(1), (value(), of(value())), flags, of(tls())).prop_map(
+        |(port, (role, max_lag), (user, password), (donor, fetches), tls)| {
+            CheckKind::Mysql(MysqlCheck {
+                port,
+                role,
+                max_lag,
+                user,
+                password,
+                donor,
+                fetch_public_key: fetches && tls.is_none(),
+                tls,
+            })
+        },
+    )
 }
 
 /// Returns roles with a lag of at least so many seconds. A primary has none.

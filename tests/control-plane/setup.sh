@@ -52,6 +52,7 @@ for_browser() {
 for_test() {
 	for_browser
 	for_demo
+	need galera-4 /usr/lib/galera/libgalera_smm.so
 	need mariadb-server mariadbd
 	need patroni patroni
 	need pgbouncer pgbouncer

@@ -206,20 +206,39 @@ impl Server {
 
     /// Puts TLS in front of this server. Answers, closes and resets pass through it.
     pub(crate) async fn in_tls(self, acceptor: TlsAcceptor) -> Self {
-        self.in_tls_after(0, b"", acceptor).await
+        Self::in_tls_of(&Arc::new(self), b"", 0, b"", acceptor).await
     }
 
-    /// Puts TLS in front of this server, which begins after a request of so many bytes and a grant.
-    pub(crate) async fn in_tls_after(
-        self,
+    /// Puts a server in front of one that reads first, which makes it answer at once.
+    pub(crate) async fn nudging(server: &Arc<Self>) -> Self {
+        let inner = server.clone();
+        Self::start(move |mut outer| {
+            let inner = inner.clone();
+            async move {
+                let mut stream = TcpStream::connect((LOCAL, inner.port)).await.unwrap();
+                let _ = stream.write_all(b"?").await;
+                if tokio::io::copy_bidirectional(&mut outer, &mut stream).await.is_err() {
+                    SockRef::from(&outer).set_linger(Some(Duration::ZERO)).unwrap();
+                }
+            }
+        })
+        .await
+    }
+
+    /// Puts TLS in front of a server, which begins after a greeting, a request of so many bytes and
+    /// a grant.
+    pub(crate) async fn in_tls_of(
+        server: &Arc<Self>,
+        greeting: &'static [u8],
         request: usize,
         grant: &'static [u8],
         acceptor: TlsAcceptor,
     ) -> Self {
-        let inner = Arc::new(self);
+        let inner = server.clone();
         Self::start(move |mut stream| {
             let (acceptor, inner) = (acceptor.clone(), inner.clone());
             async move {
+                let _ = stream.write_all(greeting).await;
                 if stream.read_exact(&mut vec![0; request]).await.is_err() {
                     return;
                 }

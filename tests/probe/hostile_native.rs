@@ -1,5 +1,6 @@
 //! One table of hostile servers for all checks in a database's own protocol, with and without TLS.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use external_endpoints::config::{CheckKind, Tls};
@@ -46,14 +47,20 @@ async fn expect(
     starts: &[&str],
 ) {
     let authority = Authority::new();
-    let plain = kind(server.port, None);
-    let verdict = probe_once(plain, timeout).await;
+    let server = Arc::new(server);
+    let front = words.plain_of(&server).await;
+    let plain = front.as_ref().map_or(server.port, |front| front.port);
+    let verdict = probe_once(kind(plain, None), timeout).await;
     let acceptor = acceptor(&authority.sign(&["127.0.0.1"]), Clients::All, ALL, &[]);
-    let front = server.in_tls_after(words.tls_request, words.tls_grant, acceptor).await;
+    let (request, grant) = (words.tls_request, words.tls_grant);
+    let front = Server::in_tls_of(&server, words.tls_greeting, request, grant, acceptor).await;
     let secure = probe_once(kind(front.port, Some(authority.trusted())), timeout).await;
     for (verdict, way) in [(verdict, "plain"), (secure, "TLS")] {
         let Verdict::Fail(reason) = &verdict else { panic!("{name}, {way}: {verdict:?}") };
-        let begins = starts.iter().any(|start| reason.starts_with(start));
+        // Behind the greeting, the login is what a hostile server answers to.
+        let is_late = way == "TLS" && !words.tls_greeting.is_empty();
+        let begins = starts.iter().any(|start| reason.starts_with(start))
+            || (is_late && reason.starts_with("auth: "));
         assert!(begins, "{name}, {way}: {reason}, not {starts:?}");
     }
 }
@@ -66,6 +73,24 @@ pub(crate) struct Words {
     /// The length of the request for TLS, and the bytes that grant it.
     pub tls_request: usize,
     pub tls_grant: &'static [u8],
+    /// The greeting of a server that speaks first, before the request for TLS.
+    pub tls_greeting: &'static [u8],
+}
+
+impl Words {
+    /// Puts a server that answers at once in front of one that reads first, if the protocol's
+    /// server speaks first.
+    async fn plain_of(&self, server: &Arc<Server>) -> Option<Server> {
+        if self.tls_greeting.is_empty() { None } else { Some(Server::nudging(server).await) }
+    }
+
+    /// Probes a server without TLS.
+    async fn probe(&self, server: Server, kind: Kind<'_>) -> Verdict {
+        let server = Arc::new(server);
+        let front = self.plain_of(&server).await;
+        let port = front.as_ref().map_or(server.port, |front| front.port);
+        probe_once(kind(port, None), PATIENT).await
+    }
 }
 
 /// Checks the verdicts of a check on hostile servers. `good` is a whole answer that passes, whose
@@ -96,14 +121,14 @@ pub(crate) async fn judge(words: &Words, good: &[u8], unread: &[u8], kind: Kind<
     let length = good.len() - unread.len();
     for at in 0..length {
         let plain = ending(good[..at].to_vec(), End::Close).await;
-        let verdict = probe_once(kind(plain.port, None), PATIENT).await;
+        let verdict = words.probe(plain, kind).await;
         let Verdict::Fail(reason) = &verdict else { panic!("close at {at}: {verdict:?}") };
         assert!(reason.ends_with(": connection closed"), "close at {at}: {reason}");
         let plain = ending(good[..at].to_vec(), End::Reset).await;
-        let verdict = probe_once(kind(plain.port, None), PATIENT).await;
+        let verdict = words.probe(plain, kind).await;
         let Verdict::Fail(reason) = &verdict else { panic!("reset at {at}: {verdict:?}") };
         assert!(reason.contains(": connection "), "reset at {at}: {reason}");
     }
     let whole = ending(good.to_vec(), End::Close).await;
-    assert_eq!(probe_once(kind(whole.port, None), PATIENT).await, pass());
+    assert_eq!(words.probe(whole, kind).await, pass());
 }

@@ -183,6 +183,12 @@ async fn a_secondary_passes_while_it_is_fresh() {
 async fn no_server_delays_or_misleads_a_probe() {
     let good = answer(1, &[b"\x08ismaster\0\x01", b"\x03hosts\0\x05\0\0\0\0", OK]);
     let kind = |port, tls| CheckKind::Mongodb(MongodbCheck { tls, ..of_role(port, Role::Primary) });
-    let words = Words { phase: "hello", product: "MongoDB", tls_request: 0, tls_grant: b"" };
+    let words = Words {
+        phase: "hello",
+        product: "MongoDB",
+        tls_request: 0,
+        tls_grant: b"",
+        tls_greeting: b"",
+    };
     hostile_native::judge(&words, &good, b"", &kind).await;
 }

@@ -422,6 +422,12 @@ async fn plain_text_behind_the_request_for_tls_is_refused() {
 async fn no_server_delays_or_misleads_a_probe() {
     let kind = |port, tls| CheckKind::Postgres(PostgresCheck { tls, ..postgres(port) });
     let good = b"R\0\0\0\x17\0\0\0\x0aSCRAM-SHA-256\0\0";
-    let words = Words { phase: "startup", product: "PostgreSQL", tls_request: 8, tls_grant: b"S" };
+    let words = Words {
+        phase: "startup",
+        product: "PostgreSQL",
+        tls_request: 8,
+        tls_grant: b"S",
+        tls_greeting: b"",
+    };
     hostile_native::judge(&words, good, b"", &kind).await;
 }

@@ -305,6 +305,12 @@ async fn no_server_delays_or_misleads_a_probe() {
     let login = |port| RedisCheck { role: Role::Primary, ..with_password(port, "secret") };
     let good = "+OK\r\n+PONG\r\n*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n";
     let kind = |port, tls| CheckKind::Redis(RedisCheck { tls, ..login(port) });
-    let words = Words { phase: "auth", product: "Redis", tls_request: 0, tls_grant: b"" };
+    let words = Words {
+        phase: "auth",
+        product: "Redis",
+        tls_request: 0,
+        tls_grant: b"",
+        tls_greeting: b"",
+    };
     hostile_native::judge(&words, good.as_bytes(), b":0\r\n*0\r\n", &kind).await;
 }

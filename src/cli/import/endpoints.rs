@@ -255,7 +255,7 @@ impl Serving {
 fn check_hint(ports: &[PortEntry]) -> &'static str {
     match ports.first().map(|port| port.number) {
         Some(5432) => "5432 is PostgreSQL's: {postgres: {}} asks more",
-        Some(3306) => "3306 is MySQL's: an exec check with mysqladmin asks more",
+        Some(3306) => "3306 is MySQL's: {mysql: {user: NAME}} asks more",
         Some(6379) => "6379 is Redis': {redis: {}} asks more",
         Some(27017) => "27017 is MongoDB's: {mongodb: {}} asks more",
         Some(9200) => "9200 is Elasticsearch's: an http check of /_cluster/health asks more",

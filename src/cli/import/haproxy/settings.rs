@@ -86,6 +86,7 @@ impl Settings {
                 self.kind = Kind::Connect;
                 let equal = match *check {
                     "pgsql-check" => "`check: {postgres: {}}` asks",
+                    "mysql-check" => "`check: {mysql: {user: NAME}}` asks",
                     _ => "an exec check can ask",
                 };
                 self.remark(format!("`option {check}` is left out; {equal} the same"));

@@ -1,0 +1,250 @@
+//! The check of MySQL and MariaDB: a login, and on demand role and lag.
+//!
+//! ```text
+//!                           <--  greeting: version, scramble, a way to log in
+//!  the request for TLS      -->  with `tls`, and the handshake
+//!  user, answer             -->
+//!                           <--  OK, an error, or another way to log in
+//!  the question for the role -->
+//!                           <--  a row
+//!  the state of Galera, or of the replica
+//!  QUIT                     -->  reset
+//! ```
+//!
+//! There is no check without a login: MySQL counts it as an aborted connection, and after 100 of
+//! them it refuses all clients of this host. So a login that can't be finished gets a wrong answer
+//! and ends with the server's error, which does not count. For what counts in any case, such as a
+//! server that hangs, there is a [`brake`].
+//!
+//! | server               | `any` | `primary` | `replica`      |
+//! | ---                  | ---   | ---       | ---            |
+//! | writable             | pass  | pass      | fail           |
+//! | read-only            | pass  | fail      | pass, with lag |
+//! | Galera, in sync      | pass  | pass      | fail           |
+//! | Galera, not in sync  | fail  | fail      | fail           |
+
+mod auth;
+mod brake;
+mod dialog;
+mod query;
+mod table;
+mod verdicts;
+mod wire;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use self::brake::{BRAKES, Brakes};
+use self::dialog::Dialog;
+use self::query::{Replay, ReplicaWord, Standing, Variables};
+use super::conversation::{ConnectFailure, Conversation, Protocol, TlsStart, Transport};
+use super::credentials::Credentials;
+use super::kind::{CheckProber, NewProber};
+use super::native::NativeProber;
+use super::observation::{Lag, Observation, Observed, Observer, ServerRole};
+use super::phase::{Phase, ProbeResult};
+use super::target::Target;
+use crate::config::{MysqlCheck, Role};
+
+const PRODUCT: &str = "MySQL";
+
+/// The longest version that is shown.
+const MAX_VERSION_LENGTH: usize = 20;
+
+/// The protocol of one MySQL.
+struct Mysql {
+    address: SocketAddr,
+    role: Role,
+    max_lag: Option<Duration>,
+    accepts_donor: bool,
+    fetches_public_key: bool,
+    credentials: Credentials,
+    brakes: Arc<Brakes>,
+    memory: Mutex<Memory>,
+}
+
+/// The part of earlier probes that the next one needs, or that people want to see.
+#[derive(Default)]
+struct Memory {
+    observer: Observer,
+    /// The variables that the server with this version has.
+    variables: Variables,
+    version: Box<str>,
+}
+
+impl NewProber for MysqlCheck {
+    fn new_prober(&self, target: &Target) -> Box<dyn CheckProber> {
+        let address = SocketAddr::new(target.ip, self.port);
+        let protocol = Arc::new(Mysql::new(self, address, BRAKES.clone()));
+        Box::new(NativeProber::new(address, protocol, self.tls.as_ref(), target))
+    }
+}
+
+impl Protocol for Mysql {
+    fn is_ready(&self, now: Instant) -> bool {
+        self.credentials.are_ready(now)
+    }
+
+    fn needs_reading(&self) -> bool {
+        self.credentials.need_reading()
+    }
+
+    fn prepare(&self) -> BoxFuture<'_, ProbeResult<()>> {
+        self.credentials.prepare().boxed()
+    }
+
+    fn start(
+        self: Arc<Self>,
+        transport: Transport,
+        now: Instant,
+    ) -> ProbeResult<Box<dyn Conversation>> {
+        if let Some(verdict) = self.brakes.held(self.address, now) {
+            return Err(verdict);
+        }
+        let user = self.credentials.user()?.unwrap_or_default();
+        if user.contains(&0) {
+            return Err(Phase::Files.inconclusive("the user has a NUL character"));
+        }
+        let password = self.credentials.password()?;
+        Ok(Box::new(Dialog::new(self, user, password, transport, now)))
+    }
+
+    fn tls_start(&self) -> TlsStart {
+        TlsStart::OnRequest
+    }
+
+    fn server_speaks_first(&self, now: Instant) -> bool {
+        !self.brakes.is_held(self.address, now)
+    }
+
+    fn on_connect_failure(&self, failure: ConnectFailure, _: Instant) {
+        self.brakes.on_connect_failure(self.address, failure);
+    }
+
+    fn observed(&self) -> Option<Observed> {
+        self.memory().observer.newest()
+    }
+}
+
+impl Mysql {
+    fn new(check: &MysqlCheck, address: SocketAddr, brakes: Arc<Brakes>) -> Self {
+        Self {
+            address,
+            role: check.role,
+            max_lag: check.max_lag,
+            accepts_donor: check.donor,
+            fetches_public_key: check.fetch_public_key,
+            credentials: Credentials::new(Some(&check.user), check.password.as_ref()),
+            brakes,
+            memory: Mutex::default(),
+        }
+    }
+
+    /// Returns the variables to ask a server of this version for.
+    fn variables(&self, version: &str) -> Variables {
+        let memory = self.memory();
+        if *memory.version == *version { memory.variables } else { Variables::All }
+    }
+
+    /// Records that a server of this version has no more variables than these.
+    fn set_variables(&self, version: &str, variables: Variables) {
+        let mut memory = self.memory();
+        if *memory.version != *version {
+            memory.version = version.into();
+        }
+        memory.variables = variables;
+    }
+
+    /// Returns whether the lag of such a server is asked for.
+    fn asks_lag(&self, standing: Standing) -> bool {
+        self.max_lag.is_some() && !standing.is_writable
+    }
+
+    /// Checks the role.
+    fn check_role(&self, standing: Standing) -> ProbeResult<()> {
+        match (self.role, standing.is_writable) {
+            (Role::Primary, false) => Err(Phase::Role.fail("read-only, not primary")),
+            (Role::Replica, true) => Err(Phase::Role.fail("writable, not replica")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks that a Galera node is in sync.
+    fn check_galera(&self, state: Option<u8>, version: &str, now: Instant) -> ProbeResult<()> {
+        let state = match state {
+            Some(4) => return Ok(()),
+            Some(2) if self.accepts_donor => return Ok(()),
+            Some(2) => "2, donor".to_owned(),
+            Some(state) => state.to_string(),
+            None => "unknown".to_owned(),
+        };
+        self.memory().observer.record(observation(None, version), now);
+        Err(Phase::Role.fail(format_args!("Galera node not synced (state {state})")))
+    }
+
+    /// Keeps what is known of a server, and checks its role and, of a replica, the lag.
+    fn check(
+        &self,
+        standing: Standing,
+        replay: Replay,
+        version: &str,
+        now: Instant,
+    ) -> ProbeResult<()> {
+        let role = if standing.is_writable { ServerRole::Primary } else { ServerRole::Replica };
+        let (verdict, lag) = match (self.check_role(standing), replay) {
+            (Ok(()), Replay::Stopped) => (Err(Phase::Lag.fail("replay is stopped")), STOPPED),
+            (verdict, Replay::Stopped) => (verdict, STOPPED),
+            (verdict, Replay::Running(lag)) => (verdict, lag),
+        };
+        let observation = observation(Some(role), version);
+        self.memory().observer.check(observation, verdict, (lag, self.max_lag), now)
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The lag of a replica that applies nothing.
+const STOPPED: Lag = Lag::Unknown("replay is stopped");
+
+fn observation(role: Option<ServerRole>, version: &str) -> Observation {
+    Observation { role, product: product(version).map(Into::into), ..Observation::default() }
+}
+
+/// Returns whether a version is one of MariaDB.
+fn is_mariadb(version: &str) -> bool {
+    version.contains("MariaDB")
+}
+
+/// Returns the number of a version. MariaDB hides its own behind one of MySQL, for old replicas.
+fn number(version: &str) -> &str {
+    let version = version.strip_prefix("5.5.5-").filter(|_| is_mariadb(version)).unwrap_or(version);
+    let is_number = |byte: u8| byte.is_ascii_digit() || byte == b'.';
+    let length = version.bytes().take(MAX_VERSION_LENGTH).take_while(|byte| is_number(*byte));
+    &version[..length.count()]
+}
+
+/// Returns the product with its version, of which nothing but digits and dots is shown.
+fn product(version: &str) -> Option<String> {
+    let number = number(version);
+    let name = if is_mariadb(version) { "MariaDB" } else { PRODUCT };
+    (!number.is_empty()).then(|| format!("{name} {number}"))
+}
+
+/// Returns the word for a replica in the statements of a version.
+fn replica_word(version: &str) -> ReplicaWord {
+    let mut parts = number(version).split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    let number = [(); 3].map(|()| parts.next().unwrap_or(0));
+    match !is_mariadb(version) && number >= [8, 0, 22] {
+        true => ReplicaWord::Replica,
+        false => ReplicaWord::Slave,
+    }
+}
+
+#[cfg(test)]
+mod tests;

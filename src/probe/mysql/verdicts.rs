@@ -1,0 +1,67 @@
+//! The verdicts on errors before and in a login, of which no text of the server is shown.
+
+use super::auth::Plugin;
+use super::wire::ServerError;
+use crate::health::Verdict;
+use crate::probe::conversation::quote_server;
+use crate::probe::phase::Phase;
+
+/// The reason of a server that has forgotten the password, and would need it in clear.
+pub(super) const COLD: &str = "caching_sha2_password needs TLS after a restart or a new password; \
+                    add tls: {}, or fetchPublicKey: true";
+
+/// Returns the reason of a way to log in that can't be used.
+pub(super) fn not_spoken(plugin: Plugin, name: &[u8]) -> String {
+    match plugin {
+        Plugin::Clear | Plugin::Sha256 => {
+            "the server asks for the password in clear; add tls: {}".to_owned()
+        }
+        // A spoken way without a scramble.
+        Plugin::Native | Plugin::CachingSha2 => "the server's scramble is malformed".to_owned(),
+        Plugin::Ed25519 | Plugin::Unknown => {
+            let is_name = name.len() <= 40
+                && name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
+            let name = String::from_utf8_lossy(name);
+            let name = if is_name { &name } else { "an unknown way to log in" };
+            format!("the server asks for {name}, which is not spoken")
+        }
+    }
+}
+
+/// Returns the verdict on an error in place of the greeting.
+pub(super) fn on_early_error(error: &ServerError) -> Verdict {
+    match error.code {
+        1129 => Phase::Greeting
+            .fail("this host is blocked (1129): FLUSH HOSTS on the server unblocks it"),
+        1130 => Phase::Greeting
+            .inconclusive("this host is not allowed (1130): create USER@'HOST' on the server"),
+        1040 | 1203 | 1226 => {
+            Phase::Greeting.fail(format_args!("full: {}", quote_server(error.text)))
+        }
+        code => Phase::Greeting.fail(format_args!("{code} {}", quote_server(error.text))),
+    }
+}
+
+/// Returns whether a code says that the user or the password is wrong, or that the account is
+/// locked or has expired.
+pub(super) fn is_refusal(code: u16) -> bool {
+    matches!(code, 1045 | 1698 | 1862 | 3118 | 4150 | 4151)
+}
+
+/// Returns the verdict on an error in the login, whose text may name the user.
+pub(super) fn on_login_error(code: u16, password: Option<&[u8]>) -> Verdict {
+    let question = match password {
+        Some(_) => "is the password right?",
+        None => "does the user exist, and have no password?",
+    };
+    match code {
+        _ if is_refusal(code) => {
+            Phase::Auth.inconclusive(format_args!("refused ({code}): {question}"))
+        }
+        1040 | 1203 | 1226 => Phase::Auth.fail("full"),
+        1053 => Phase::Auth.fail("stopping"),
+        3032 => Phase::Auth.fail("offline mode"),
+        3159 => Phase::Auth.inconclusive("the server wants TLS; add tls: {}"),
+        _ => Phase::Auth.fail(format_args!("error {code}")),
+    }
+}
