@@ -162,6 +162,10 @@ fn the_manifests_name_this_version() {
         let tag = concat!("newTag: ", env!("CARGO_PKG_VERSION"), "\n");
         assert!(text(file).contains(tag), "{file}");
     }
+    let version = concat!("\nversion: ", env!("CARGO_PKG_VERSION"), "\n");
+    let app_version = concat!("\nappVersion: ", env!("CARGO_PKG_VERSION"), "\n");
+    let chart = text("deploy/chart/Chart.yaml");
+    assert!(chart.contains(version) && chart.contains(app_version), "{chart}");
     let label = concat!("ARG VERSION=", env!("CARGO_PKG_VERSION"), "\n");
     assert!(text("deploy/Dockerfile").contains(label));
     let source = concat!("image.source=\"", env!("CARGO_PKG_REPOSITORY"), "\"");

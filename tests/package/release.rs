@@ -20,6 +20,7 @@ pub(crate) fn cases() -> Vec<Trial> {
         the_bill_of_materials_lists_the_same_crates,
         the_manifests_of_the_release_name_its_version,
         the_schema_of_the_release_is_the_one_in_config,
+        the_chart_is_that_of_the_repository,
     ];
     let missing = !dist().join("SHA256SUMS").exists();
     cases.into_iter().map(|case| case.with_ignored_flag(missing)).collect()
@@ -167,4 +168,40 @@ async fn the_schema_of_the_release_is_the_one_in_config() {
     let ours = fs::read_to_string(root().join("config/schema.json")).expect("the schema");
     let same = read(&format!("{NAME}.schema.json")) == ours;
     assert!(same, "dist/ is of another commit; run `make release` again");
+}
+
+async fn the_chart_is_that_of_the_repository() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let archive = dist().join(format!("{NAME}.tgz"));
+    output(Command::new("tar").arg("-xzf").arg(archive).arg("-C").arg(folder.path()));
+    let chart = folder.path().join("external-endpoints");
+    let ours = root().join("deploy/chart");
+    let mut count = 0;
+    for path in files_below(&ours) {
+        let name = path.strip_prefix(&ours).expect("a file of the chart");
+        let read = |path: &Path| fs::read_to_string(path);
+        let released = read(&chart.join(name));
+        let released = released.unwrap_or_else(|error| panic!("{}: {error}", name.display()));
+        let ours = read(&path).expect("a file");
+        // Helm writes Chart.yaml anew, and IMAGE is one line of values.yaml.
+        let differing = released.lines().zip(ours.lines()).filter(|(theirs, ours)| theirs != ours);
+        let is_same = match name.to_str() {
+            Some("Chart.yaml") => {
+                released.contains(concat!("\nversion: ", env!("CARGO_PKG_VERSION"), "\n"))
+            }
+            Some("values.yaml") => differing.count() <= 1,
+            _ => released == ours,
+        };
+        assert!(is_same, "{} is of another commit; run `make release` again", name.display());
+        count += 1;
+    }
+    assert!(count > 10, "{count}");
+}
+
+/// Returns all files in a folder and in those below it.
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("one").path());
+    let below =
+        entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] });
+    below.collect()
 }
