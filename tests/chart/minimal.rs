@@ -226,11 +226,11 @@ impl Job {
         let status = self.daemon.status().await.to_string();
         let lines = self.daemon.lines();
         let texts = lines.iter().chain([&status]);
-        let refusal = texts.filter_map(|text| {
+        let mut refusals = texts.filter_map(|text| {
             let said = &text[text.find("may not ")?..];
             Some(said.split(';').next().unwrap_or_default().to_owned())
         });
-        refusal.last()
+        refusals.next_back()
     }
 
     /// Waits until an attempt succeeds. Fails as soon as the daemon is refused something.
