@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup control-plane build lint deny docs test browser chart gitops chaos demo
 .PHONY: bench bench-smoke soak manifests install playground
-.PHONY: image image-arm64 reproduce release package
+.PHONY: monitoring image image-arm64 reproduce release package
 
 # The Kubernetes of the cluster tests: the newest, or that of a folder of tests/control-plane.
 export K8S ?=
@@ -63,6 +63,11 @@ gitops: ## Deliver by Flux, Argo CD, kubectl and Helm beside a running daemon, 2
 	@tests/control-plane/build.sh gitops >/dev/null
 	cargo test --test gitops
 
+monitoring: ## Make each alert fire and resolve on real replicas, by a real Prometheus (3 min)
+	@tests/control-plane/setup.sh monitoring
+	@tests/control-plane/build.sh control-plane >/dev/null
+	cargo test --test monitoring
+
 install: ## Install in each documented way on a fresh cluster, with a stopwatch
 	@tests/control-plane/setup.sh demo
 	@tests/control-plane/build.sh gitops >/dev/null
@@ -86,8 +91,8 @@ lint: ## Check the format, clippy's lints and rustdoc's links; a warning is an e
 # cargo fmt does not see modules that a macro declares.
 	find src -name '*.rs' -exec rustfmt --check --edition 2024 {} +
 	cargo clippy --all-targets -- -D warnings
-	cargo clippy --test chart --test gitops --test demo --test chaos --test cluster_bench \
-		--test package -- -D warnings
+	cargo clippy --test chart --test gitops --test monitoring --test demo --test chaos \
+		--test cluster_bench --test package -- -D warnings
 	cargo fmt --check --manifest-path benches/Cargo.toml
 	cargo clippy $(BENCH) --all-targets -- -D warnings
 	@tests/supply-chain/workflows.sh actionlint

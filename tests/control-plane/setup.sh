@@ -1,7 +1,7 @@
 #!/bin/sh
-# setup.sh [lint|demo|browser|bench|test|image|release]: installs the Debian packages that are
-# missing for this purpose, or prints the line that installs them. Without an argument it does so
-# for all purposes.
+# setup.sh [lint|demo|monitoring|browser|bench|test|image|release]: installs the Debian packages
+# that are missing for this purpose, or prints the line that installs them. Without an argument it
+# does so for all purposes.
 set -eu
 
 say() { echo "setup: $*" >&2; }
@@ -34,6 +34,12 @@ for_demo() {
 	need mount mount
 	need nftables nft
 	need util-linux unshare
+}
+
+for_monitoring() {
+	for_demo
+	need prometheus prometheus
+	need redis-server redis-server
 }
 
 for_bench() {
@@ -83,8 +89,8 @@ for_all() {
 }
 
 case $purpose in
-	lint | demo | browser | bench | test | image | release | all) "for_$purpose" ;;
-	*) say "$purpose is not lint, demo, browser, bench, test, image or release"; exit 1 ;;
+	lint | demo | monitoring | browser | bench | test | image | release | all) "for_$purpose" ;;
+	*) say "$purpose is none of the purposes that this file lists"; exit 1 ;;
 esac
 
 # Lists the services that start at boot. A removed package may leave a link that leads nowhere; it
@@ -137,7 +143,7 @@ command -v cargo >/dev/null || { say "Rust is not installed; see https://rustup.
 # The build reports a Go that is too old. A missing Go is reported here, before minutes of building.
 case $purpose in
 	browser | image) go=no ;;
-	demo | bench) [ -n "${KUBEBUILDER_ASSETS:-}" ] && go=no || go=yes ;;
+	demo | monitoring | bench) [ -n "${KUBEBUILDER_ASSETS:-}" ] && go=no || go=yes ;;
 	*) go=yes ;;
 esac
 if [ "$go" = yes ]; then
