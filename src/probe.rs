@@ -14,13 +14,15 @@
 //! - `kind`: the interface of a kind of check.
 //! - `tls`: TLS for several kinds.
 //! - `native`: conversations over TLS.
-//! - `http`, `tcp`, `exec`, `postgres`, `redis`, `mongodb`, `mysql`: the kinds.
+//! - `http2_client`: an exchange over HTTP/2.
+//! - `http`, `tcp`, `exec`, `postgres`, `redis`, `mongodb`, `mysql`, `grpc`: the kinds.
 //! - `fast`: the cheapest checks, thousands at once without a task each.
 //! - `registry`: the prober of each kind.
 
 mod conversation;
 mod credentials;
 mod fast;
+mod http2_client;
 mod kind;
 mod native;
 mod observation;

@@ -123,7 +123,10 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
     ("config::ip", &["embedded"]),
     (
         "config::kinds",
-        &["kind", "role", "tls", "exec", "http", "tcp", "postgres", "redis", "mongodb", "mysql"],
+        &[
+            "kind", "role", "tls", "exec", "http", "tcp", "postgres", "redis", "mongodb", "mysql",
+            "grpc",
+        ],
     ),
     (
         "config::language",
@@ -210,6 +213,7 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
             "kind",
             "tls",
             "native",
+            "http2_client",
             "http",
             "tcp",
             "exec",
@@ -217,6 +221,7 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
             "redis",
             "mongodb",
             "mysql",
+            "grpc",
             "fast",
             "registry",
         ],
@@ -236,6 +241,7 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
             "single",
         ],
     ),
+    ("probe::grpc", &["message", "status"]),
     (
         "probe::http",
         &["expectation", "request", "body", "head", "response", "http1", "http2", "plain", "https"],

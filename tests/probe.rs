@@ -14,6 +14,8 @@ mod exec;
 mod fixtures;
 #[path = "probe/floods.rs"]
 mod floods;
+#[path = "probe/grpc.rs"]
+mod grpc;
 #[path = "probe/hostile.rs"]
 mod hostile;
 #[path = "support/hostile_http.rs"]

@@ -26,6 +26,7 @@ macro_rules! check_kinds {
             redis => Redis(RedisCheck),
             mongodb => Mongodb(MongodbCheck),
             mysql => Mysql(MysqlCheck),
+            grpc => Grpc(GrpcCheck),
         }
     };
 }

@@ -20,7 +20,7 @@ use super::text::quote;
 use crate::health::Verdict;
 
 /// The most bytes that are read in one probe.
-const MAX_RECEIVED: usize = 64 << 10;
+pub(crate) const MAX_RECEIVED: usize = 64 << 10;
 
 /// The room for output from the beginning, so that a first message is one allocation.
 const OUTPUT_CAPACITY: usize = 128;

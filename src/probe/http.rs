@@ -14,7 +14,7 @@ use super::kind::{CheckProber, NewProber};
 use super::target::Target;
 use crate::config::{HttpCheck, Scheme};
 pub(crate) use expectation::Expectation;
-pub(crate) use request::RequestTemplate;
+pub(crate) use request::{AGENT, RequestTemplate};
 pub(crate) use response::{ResponseChecker, ResponseReader};
 
 impl NewProber for HttpCheck {

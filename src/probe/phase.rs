@@ -88,6 +88,8 @@ pub(crate) enum Phase {
     Ping,
     /// MongoDB has been asked for its state.
     Hello,
+    /// A service has been asked for its health over gRPC.
+    Grpc,
     /// The server has been asked for its role.
     Role,
     /// The replica has been asked how far it is behind.
@@ -110,6 +112,7 @@ impl fmt::Display for Phase {
             Phase::Keys => "keys",
             Phase::Ping => "ping",
             Phase::Hello => "hello",
+            Phase::Grpc => "grpc",
             Phase::Role => "role",
             Phase::Lag => "lag",
         })

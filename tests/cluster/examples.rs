@@ -110,6 +110,7 @@ async fn every_example_is_tried() {
     there.sort();
     let tried = [
         "aurora-readers.yaml",
+        "etcd.yaml",
         "legacy-import.yaml",
         "mongodb-replica-set.yaml",
         "mongodb-roles.yaml",

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use external_endpoints::config::{
     Address, AllowedNetworks, Check, CheckKind, CreateService, Database, DatabaseId, ExecCheck,
-    ExpectedContent, HttpCheck, MongodbCheck, MysqlCheck, NameEntry, NameKind, Port, PostgresCheck,
-    Protocol, PublishMode, RedisCheck, Role, Scheme, Spec, TcpCheck, Tls, ValueSource,
+    ExpectedContent, GrpcCheck, HttpCheck, MongodbCheck, MysqlCheck, NameEntry, NameKind, Port,
+    PostgresCheck, Protocol, PublishMode, RedisCheck, Role, Scheme, Spec, TcpCheck, Tls,
+    ValueSource,
 };
 use external_endpoints::health::Thresholds;
 use external_endpoints::names::{Families, Settings};
@@ -183,7 +184,7 @@ fn ports() -> impl Strategy<Value = Vec<Port>> {
 type AnyKind = fn() -> BoxedStrategy<CheckKind>;
 
 /// Each kind with its random checks.
-pub(crate) const KINDS: [(&str, AnyKind); 7] = [
+pub(crate) const KINDS: [(&str, AnyKind); 8] = [
     ("tcp", || tcp().boxed()),
     ("http", || http().boxed()),
     ("exec", || exec().boxed()),
@@ -191,6 +192,7 @@ pub(crate) const KINDS: [(&str, AnyKind); 7] = [
     ("redis", || redis().boxed()),
     ("mongodb", || mongodb().boxed()),
     ("mysql", || mysql().boxed()),
+    ("grpc", || grpc().boxed()),
 ];
 
 /// Returns the checks of a database's addresses, which are all of one kind.
@@ -311,6 +313,15 @@ fn mysql() -> impl Strategy<Value = CheckKind> {
                 fetch_public_key: fetches && tls.is_none(),
                 tls,
             })
+        },
+    )
+}
+
+fn grpc() -> impl Strategy<Value = CheckKind> {
+    let service = prop_oneof![Just(String::new()), text()];
+    (1_u16.., service, of("[a-z0-9.-]{1,20}(:80)?"), of(tls())).prop_map(
+        |(port, service, authority, tls)| {
+            CheckKind::Grpc(GrpcCheck { port, service, authority, tls })
         },
     )
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use external_endpoints::config::{
-    CheckKind, HttpCheck, MongodbCheck, RedisCheck, Scheme, TcpCheck, Tls,
+    CheckKind, GrpcCheck, HttpCheck, MongodbCheck, RedisCheck, Scheme, TcpCheck, Tls,
 };
 use external_endpoints::health::Verdict;
 
@@ -62,8 +62,9 @@ fn all(port: u16) -> Vec<CheckKind> {
     let quiet = CheckKind::Tcp(tcp(port));
     let native = [None, Some(trusting())].into_iter().flat_map(|tls| {
         let redis = RedisCheck { tls: tls.clone(), ..crate::redis::redis(port) };
-        let mongodb = MongodbCheck { tls, ..crate::mongodb::mongodb(port) };
-        [CheckKind::Redis(redis), CheckKind::Mongodb(mongodb)]
+        let mongodb = MongodbCheck { tls: tls.clone(), ..crate::mongodb::mongodb(port) };
+        let grpc = GrpcCheck { tls, ..crate::grpc::grpc(port) };
+        [CheckKind::Redis(redis), CheckKind::Mongodb(mongodb), CheckKind::Grpc(grpc)]
     });
     [quiet].into_iter().chain(plain(port)).chain(secure(port)).chain(native).collect()
 }

@@ -76,6 +76,7 @@ async fn many_probes_here() {
         prober(CheckKind::Http(http(server.port)), PATIENT),
         prober(CheckKind::Redis(crate::redis::redis(server.port)), PATIENT),
         prober(CheckKind::Mongodb(crate::mongodb::mongodb(server.port)), PATIENT),
+        prober(CheckKind::Grpc(crate::grpc::grpc(server.port)), PATIENT),
         prober(https(secure.port), PATIENT),
         prober(https(hanging.port), short),
         prober(CheckKind::Exec(exec(&["true"])), PATIENT),
@@ -117,6 +118,7 @@ async fn no_descriptors_here() {
         (CheckKind::Http(http(server.port)), "connect"),
         (CheckKind::Redis(crate::redis::redis(server.port)), "connect"),
         (CheckKind::Mongodb(crate::mongodb::mongodb(server.port)), "connect"),
+        (CheckKind::Grpc(crate::grpc::grpc(server.port)), "connect"),
         (CheckKind::Http(HttpCheck { scheme: Scheme::Https, tls, ..http(server.port) }), "connect"),
         (CheckKind::Exec(exec(&["/bin/true"])), "exec"),
     ];

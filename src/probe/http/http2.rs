@@ -1,18 +1,8 @@
 //! One request over HTTP/2.
-//!
-//! The probe polls the connection, and both end together: no task is left, whatever the server
-//! does. h2 reads on only when it could write its own answers (to PING, SETTINGS). It drops what
-//! exceeds 64 KiB of a header list, and ends a connection that floods it with small frames.
-//! [`BoundedStream`] limits everything else.
 
 use std::io;
-use std::pin::pin;
 
-use futures::FutureExt;
-use futures::future::{Either, select};
-use h2::client::Builder;
 use h2::{Reason, RecvStream};
-use hyper::body::Bytes;
 use hyper::header::{
     CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING,
     UPGRADE,
@@ -24,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::expectation::{Expectation, MAX_BODY, MAX_HEAD};
 use super::request::RequestTemplate;
 use crate::health::Verdict;
+use crate::probe::http2_client::{Limits, converse, next_data};
 use crate::probe::phase::{Phase, ProbeResult, Progress};
 use crate::probe::stream::{BoundedStream, ReadBudget};
 
@@ -32,10 +23,10 @@ use crate::probe::stream::{BoundedStream, ReadBudget};
 const HEAD_READ: usize = MAX_HEAD + (4 << 10);
 /// The most bytes that are read after the head, framing included.
 const BODY_READ: usize = MAX_BODY + MAX_BODY / 4;
-/// The most bytes of a body in transit. h2 allows more once half has been read, one turn late. With
-/// the default of 64 KiB, the length of a turn would decide whether a server that ignores the
-/// window is faulted.
-const WINDOW: u32 = 128 << 10;
+/// The limits of a connection. h2 allows more of a body once half has been read, one turn late.
+/// With the default window of 64 KiB, the length of a turn would decide whether a server that
+/// ignores the window is faulted.
+const LIMITS: Limits = Limits { head: MAX_HEAD as u32, window: 128 << 10 };
 /// The longest body that is read to its end although the verdict is known.
 const MAX_REST: u64 = 16 << 10;
 
@@ -100,41 +91,15 @@ impl Exchange<'_> {
     {
         let budget = &ReadBudget::new(HEAD_READ);
         let failed = &|error| exchange_error(&error, self.progress, budget, &failed);
-        let (sender, connection) = builder()
-            .handshake::<_, Bytes>(BoundedStream::new(stream, budget))
-            .await
-            .map_err(failed)?;
-        let answer = pin!(async move {
-            let mut sender = sender.ready().await.map_err(failed)?;
+        let stream = BoundedStream::new(stream, budget);
+        converse(stream, &LIMITS, failed, async |mut sender| {
             let (response, _) = sender.send_request(self.request, true).map_err(failed)?;
             let response = response.await.map_err(failed)?;
             budget.add(BODY_READ);
             check(response, self.expectation, self.progress, failed).await
-        });
-        // Each turn polls the answer first, so that interim heads are dropped before more are read.
-        match select(answer, connection).await {
-            Either::Left((verdict, mut connection)) => {
-                if verdict.is_ok() {
-                    // Sends GOAWAY and the end of TLS, as far as the socket takes them at once.
-                    let _ = (&mut connection).now_or_never();
-                }
-                verdict
-            }
-            Either::Right((_, answer)) => answer.await,
-        }
+        })
+        .await
     }
-}
-
-fn builder() -> Builder {
-    let mut builder = Builder::new();
-    builder
-        .enable_push(false)
-        .initial_window_size(WINDOW)
-        .initial_connection_window_size(WINDOW)
-        .max_header_list_size(MAX_HEAD as u32)
-        .max_send_buffer_size(MAX_HEAD)
-        .max_concurrent_reset_streams(1);
-    builder
 }
 
 async fn check(
@@ -149,7 +114,7 @@ async fn check(
     if let Some(mut matcher) = matcher {
         progress.enter(Phase::Body);
         loop {
-            let Some(data) = next(&mut body).await.map_err(&failed)? else {
+            let Some(data) = next_data(&mut body).await.map_err(&failed)? else {
                 return matcher.not_found();
             };
             if matcher.feed(&data)? {
@@ -159,7 +124,7 @@ async fn check(
     }
     progress.decide(&Ok(()));
     // A server logs no error if its answer is read to the end.
-    while is_short && matches!(next(&mut body).await, Ok(Some(_))) {}
+    while is_short && matches!(next_data(&mut body).await, Ok(Some(_))) {}
     Ok(())
 }
 
@@ -168,15 +133,6 @@ fn has_short_body(headers: &HeaderMap) -> bool {
     let length =
         headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     length.is_some_and(|length| length <= MAX_REST)
-}
-
-/// Returns the next bytes of the body, and allows the server to send as many more.
-async fn next(body: &mut RecvStream) -> Result<Option<Bytes>, h2::Error> {
-    let Some(data) = body.data().await.transpose()? else {
-        return Ok(None);
-    };
-    body.flow_control().release_capacity(data.len())?;
-    Ok(Some(data))
 }
 
 /// Returns the verdict on an exchange that failed.

@@ -16,7 +16,7 @@ use crate::probe::text::quote;
 use crate::probe::value;
 
 /// The User-Agent of the daemon.
-const AGENT: &str = concat!("external-endpoints/", env!("CARGO_PKG_VERSION"));
+pub(crate) const AGENT: &str = concat!("external-endpoints/", env!("CARGO_PKG_VERSION"));
 
 /// The parts of the request that are the same at each probe.
 pub(crate) struct RequestTemplate {

@@ -22,6 +22,8 @@ pub(crate) enum Alpn {
     Http1,
     /// HTTP/2, and HTTP/1.1 for servers that don't have it.
     Http2,
+    /// HTTP/2 alone.
+    Http2Only,
 }
 
 impl Alpn {
@@ -30,6 +32,7 @@ impl Alpn {
             Alpn::None => Vec::new(),
             Alpn::Http1 => vec![b"http/1.1".to_vec()],
             Alpn::Http2 => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+            Alpn::Http2Only => vec![b"h2".to_vec()],
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::cluster::fixture::replace_in;
 use crate::support::{Behavior, Database, addresses, case::cases, eventually, shared, temp_dir};
 
 pub(super) fn cases() -> Vec<Trial> {
-    cases![redis_sentinel, postgres_roles, mongodb_roles]
+    cases![redis_sentinel, postgres_roles, mongodb_roles, etcd]
 }
 
 async fn redis_sentinel() {
@@ -134,6 +134,26 @@ fn hello(state: &[u8]) -> Behavior {
     let header = [document.len() as i32 + 21, 7, 1, 2013, 0];
     let header = header.iter().flat_map(|word| word.to_le_bytes());
     Behavior::Reply(header.chain([0]).chain(document).collect())
+}
+
+async fn etcd() {
+    let namespace = shared().namespace("etcd").await;
+    namespace.create_service("etcd", &[("", 2379)]).await;
+    let [first, second, gone] = addresses::allocate(3)[..] else { panic!("three addresses") };
+    let _first = servers::etcd(first).await;
+    let mut stopped = servers::etcd(second).await;
+    let ips = [("10.20.7.11", first), ("10.20.7.12", second), ("10.20.7.13", gone)];
+    let daemon = start(&localised("etcd.yaml", &[("prod", &namespace)], &ips)).await;
+    expect_published(&namespace, "etcd", &[first, second]).await;
+
+    // Its kernel still accepts connections.
+    stopped.signal(Signal::SIGSTOP);
+    expect_published(&namespace, "etcd", &[first]).await;
+    assert_eq!(reasons(&daemon, second).await, ["grpc: no answer in 1s"]);
+    stopped.signal(Signal::SIGCONT);
+    expect_published(&namespace, "etcd", &[first, second]).await;
+    stopped.kill().await;
+    expect_published(&namespace, "etcd", &[first]).await;
 }
 
 /// Starts a Sentinel that watches the primary.

@@ -328,6 +328,27 @@ fn patroni_config(folder: &Path, index: usize, ip: IpAddr, etcd: u16) -> serde_j
     })
 }
 
+/// Starts an etcd of one member on port 2379 of this address.
+pub(super) async fn etcd(ip: IpAddr) -> Server {
+    let folder = temp_dir("etcd");
+    let (data, peers) = (folder.join("data"), addresses::allocate_port());
+    let command = move || {
+        let mut command = Command::new(binaries::kubernetes("etcd"));
+        command.args(["--name=etcd", "--unsafe-no-fsync", "--log-level=warn"]).args([
+            format!("--data-dir={}", data.display()),
+            format!("--listen-client-urls=http://{ip}:2379"),
+            format!("--advertise-client-urls=http://{ip}:2379"),
+            format!("--listen-peer-urls=http://127.0.0.1:{peers}"),
+            format!("--initial-advertise-peer-urls=http://127.0.0.1:{peers}"),
+            format!("--initial-cluster=etcd=http://127.0.0.1:{peers}"),
+        ]);
+        command
+    };
+    let mut server = Server::start("etcd", &folder, command);
+    server.ready(async || accepts(ip, 2379).await).await;
+    server
+}
+
 /// Starts a server for MongoDB's protocol on port 27017 of this address.
 pub(super) async fn mongodb(ip: IpAddr) -> Server {
     let folder = temp_dir("mongodb");
