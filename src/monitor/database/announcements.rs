@@ -15,8 +15,8 @@ use crate::plan::{Members, PolicyNote};
 /// The note of the Event, and the message of the log line, at the end of inconclusive checks.
 const CONCLUSIVE: &str = "the checks of all published addresses are conclusive again";
 
-/// The same, at the end of checks that could not log in.
-pub(crate) const LOGINS_WORK: &str = "all checks log in again";
+/// The same, at the end of checks that could not log in. Their targets may be down by now.
+const LOGINS_WORK: &str = "no check is refused its login any more";
 
 /// Returns the note of a target's Event: its state, and the reason for which it is down.
 pub(crate) fn target_note(ip: IpAddr, state: State, reason: Option<&str>) -> String {
@@ -141,9 +141,15 @@ impl DatabaseMonitor {
                 let notice = self.notice(Reason::ChecksConclusive, CONCLUSIVE.into(), now);
                 self.recorder.log_and_event(notice, &LogLine::default());
             }
+            PolicyNote::LoginRefused { ips, .. } if self.any_is_inconclusive(ips) => {
+                info!(%namespace, %service, "{LOGINS_WORK}");
+            }
             PolicyNote::LoginRefused { .. } => {
                 let notice = self.notice(Reason::ChecksConclusive, LOGINS_WORK.into(), now);
                 self.recorder.log_and_event(notice, &LogLine::default());
+            }
+            PolicyNote::RoleMissing { .. } if !self.any_is_well() => {
+                info!(%namespace, %service, "no address is known to have another role any more");
             }
             PolicyNote::RoleMissing { .. } => {
                 info!(%namespace, %service, "an address has the role that its check asks for");

@@ -348,8 +348,16 @@ fn a_refused_login_is_reported_at_once_and_once() {
     scene.on_result(" l");
     assert_eq!(scene.events("LoginRefused: the checks of 10.0.0.1, 10.0.0.2 cannot").len(), 1);
     scene.on_result("+-");
-    assert_eq!(scene.events("Checks"), ["ChecksConclusive: all checks log in again"]);
+    assert_eq!(
+        scene.events("Checks"),
+        ["ChecksConclusive: no check is refused its login any more"]
+    );
     assert!(scene.snapshot().notes.is_empty());
+    // A check that says nothing for another cause is not conclusive.
+    scene.on_result("l+");
+    assert_eq!(scene.events("Login").len(), 1);
+    scene.on_result("?+");
+    assert_eq!(scene.events(""), [""; 0]);
 }
 
 #[test]
@@ -374,6 +382,18 @@ fn a_role_that_no_address_has_is_reported() {
     scene.sync(&[1]);
     scene.on_result("-n");
     assert_eq!(scene.events("Role"), [""; 0], "the role is not the cause");
+}
+
+#[test]
+fn a_role_is_not_missing_before_all_are_checked() {
+    let mut scene = Scene::new("10.0.0.1, 10.0.0.2", "{}");
+    scene.on_result(" r");
+    scene.sync(&[]);
+    assert_eq!(scene.events("Role"), [""; 0], "the other may have it");
+    scene.on_result(" r");
+    assert_eq!(scene.events("Role"), [""; 0]);
+    scene.on_result("rr");
+    assert_eq!(scene.events("RoleMissing: no").len(), 1);
 }
 
 #[test]

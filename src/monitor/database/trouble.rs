@@ -26,6 +26,11 @@ pub(super) fn trouble_of(target: &TargetState) -> Trouble {
     }
 }
 
+/// Returns whether a target does what its check asks for, as far as is known.
+fn is_well(target: &TargetState) -> bool {
+    target.passing() || target.health.state() == State::Up
+}
+
 impl DatabaseMonitor {
     /// Returns the notes on the trouble of checks.
     pub(super) fn trouble_notes(&self) -> impl Iterator<Item = PolicyNote> {
@@ -33,9 +38,11 @@ impl DatabaseMonitor {
     }
 
     /// Returns a note on a role that no address has, although one or more would be well otherwise.
+    /// A target of which nothing is known yet may have it.
     fn role_note(&self) -> Option<PolicyNote> {
-        let is_well = |target: &TargetState| target.passing() || target.health.state() == State::Up;
-        if self.targets.iter().any(is_well) {
+        let may_have_it =
+            |target: &TargetState| is_well(target) || target.health.state() == State::Unknown;
+        if self.targets.iter().any(may_have_it) {
             return None;
         }
         let others = self.of_trouble(|target| target.trouble == Trouble::Role);
@@ -70,6 +77,17 @@ impl DatabaseMonitor {
             _ => false,
         });
         Some(before.cloned().unwrap_or(PolicyNote::ChecksInconclusive { ips, reason }))
+    }
+
+    /// Returns whether any target does what its check asks for.
+    pub(super) fn any_is_well(&self) -> bool {
+        self.targets.iter().any(is_well)
+    }
+
+    /// Returns whether the newest verdict on any of these targets is inconclusive.
+    pub(super) fn any_is_inconclusive(&self, ips: &[IpAddr]) -> bool {
+        let is_listed = |target: &&TargetState| ips.contains(&target.member.ip);
+        self.targets.iter().filter(is_listed).any(|target| target.health.is_inconclusive())
     }
 
     /// Returns the targets that a note is about, in the order of their addresses.

@@ -251,7 +251,8 @@ async fn a_rotated_password_takes_nothing_out() {
 
     // Then in the file.
     std::fs::write(&file, "second-secret\n").expect("a file");
-    expect_event_on(&namespace, "orders", "ChecksConclusive", "all checks log in again").await;
+    expect_event_on(&namespace, "orders", "ChecksConclusive", "no check is refused its login")
+        .await;
     assert_eq!(daemon.metric(refused, &[]).await, None);
     assert_eq!(history.steps(), [], "nothing was published anew");
     let pages = format!("{}{status}{notes}", daemon.lines().join("\n"));
