@@ -102,16 +102,18 @@ pub(crate) enum TlsStart {
 pub(crate) enum ConnectFailure {
     /// The target's kernel answered that nothing listens.
     Refused,
+    /// This host could not connect, which says nothing of the target.
+    Local,
     /// Any other, most often no answer.
     Other,
 }
 
 impl ConnectFailure {
     pub(crate) fn new(verdict: &Verdict) -> Self {
-        if *verdict == Phase::Connect.fail("refused") {
-            ConnectFailure::Refused
-        } else {
-            ConnectFailure::Other
+        match verdict {
+            Verdict::Inconclusive(_) => ConnectFailure::Local,
+            _ if *verdict == Phase::Connect.fail("refused") => ConnectFailure::Refused,
+            _ => ConnectFailure::Other,
         }
     }
 }

@@ -32,6 +32,7 @@ mod verdicts;
 mod wire;
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -64,6 +65,8 @@ struct Mysql {
     fetches_public_key: bool,
     credentials: Credentials,
     brakes: Arc<Brakes>,
+    /// True while a probe connects that may ask the server.
+    is_admitted: AtomicBool,
     memory: Mutex<Memory>,
 }
 
@@ -102,7 +105,9 @@ impl Protocol for Mysql {
         transport: Transport,
         now: Instant,
     ) -> ProbeResult<Box<dyn Conversation>> {
-        if let Some(verdict) = self.brakes.held(self.address, now) {
+        if !self.is_admitted.swap(false, Ordering::Relaxed)
+            && let Some(verdict) = self.brakes.held(self.address, now)
+        {
             return Err(verdict);
         }
         let user = self.credentials.user()?.unwrap_or_default();
@@ -118,7 +123,9 @@ impl Protocol for Mysql {
     }
 
     fn server_speaks_first(&self, now: Instant) -> bool {
-        !self.brakes.is_held(self.address, now)
+        let is_admitted = self.brakes.admit(self.address, now);
+        self.is_admitted.store(is_admitted, Ordering::Relaxed);
+        is_admitted
     }
 
     fn on_connect_failure(&self, failure: ConnectFailure, _: Instant) {
@@ -140,6 +147,7 @@ impl Mysql {
             fetches_public_key: check.fetch_public_key,
             credentials: Credentials::new(Some(&check.user), check.password.as_ref()),
             brakes,
+            is_admitted: AtomicBool::new(false),
             memory: Mutex::default(),
         }
     }

@@ -14,7 +14,8 @@
 //! verdict. A refused connect ends the brake, because nothing listens and what comes next counts
 //! anew. So do three other failures in a row, as when another machine takes the address.
 //!
-//! The server counts by host, so all checks of an address share one brake.
+//! The server counts by host, so all checks of an address share one brake, and after a pause only
+//! one of them asks.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -37,6 +38,9 @@ const MAX_PAUSE: Duration = Duration::from_secs(600);
 /// The failed connects in a row that end the brake, if they are not refused.
 const MAX_UNANSWERED: u32 = 3;
 
+/// The time for which a check that asks after a pause keeps the others from it, at most.
+const MAX_TURN: Duration = Duration::from_secs(60);
+
 /// The time after which a server that is no longer probed is forgotten.
 const MAX_AGE: Duration = Duration::from_secs(3600);
 
@@ -52,6 +56,8 @@ struct Brake {
     endings: u32,
     unanswered: u32,
     ended_at: Instant,
+    /// The time at which a check has begun to ask after a pause. None while none asks.
+    asked_at: Option<Instant>,
     verdict: Verdict,
 }
 
@@ -62,6 +68,14 @@ impl Brake {
         let pause = FIRST_PAUSE.saturating_mul(1 << above.min(10)).min(MAX_PAUSE);
         Some(self.ended_at + pause)
     }
+
+    /// Returns the time until the server is asked again, or zero if another check asks now. None if
+    /// it may be asked.
+    fn wait(&self, now: Instant) -> Option<Duration> {
+        let wait = self.held_until()?.saturating_duration_since(now);
+        let is_asked = |at: Instant| now.saturating_duration_since(at) < MAX_TURN;
+        (!wait.is_zero() || self.asked_at.is_some_and(is_asked)).then_some(wait)
+    }
 }
 
 impl Brakes {
@@ -69,26 +83,38 @@ impl Brakes {
     pub(super) fn held(&self, address: SocketAddr, now: Instant) -> Option<Verdict> {
         let mut brakes = self.lock();
         let brake = brakes.get_mut(&address)?;
-        let wait =
-            brake.held_until()?.checked_duration_since(now).filter(|wait| !wait.is_zero())?;
+        let wait = brake.wait(now)?;
         // It has been connected to, which may be in time for the brake to hold.
         brake.unanswered = 0;
         let wait = Duration::from_secs(wait.as_secs() + u64::from(wait.subsec_nanos() > 0));
-        let note = format!(
-            " (asked again in {}, as MySQL blocks hosts that do not finish)",
-            humantime::format_duration(wait)
-        );
+        let when = match wait.is_zero() {
+            true => "by another check now".to_owned(),
+            false => format!("again in {}", humantime::format_duration(wait)),
+        };
+        let note = format!(" (asked {when}, as MySQL blocks hosts that do not finish)");
         Some(match &brake.verdict {
             Verdict::Inconclusive(reason) => Verdict::Inconclusive(reason.clone() + &note),
             verdict => Verdict::Fail(verdict.reason().unwrap_or_default().to_owned() + &note),
         })
     }
 
-    /// Returns whether the server must not be asked now.
-    pub(super) fn is_held(&self, address: SocketAddr, now: Instant) -> bool {
-        let brakes = self.lock();
-        let until = brakes.get(&address).and_then(Brake::held_until);
-        until.is_some_and(|until| until > now)
+    /// Returns whether the server may be asked now. After a pause it is then the caller's turn
+    /// alone, until its attempt or its connect ends.
+    pub(super) fn admit(&self, address: SocketAddr, now: Instant) -> bool {
+        let mut brakes = self.lock();
+        let Some(brake) = brakes.get_mut(&address) else { return true };
+        if brake.wait(now).is_some() {
+            return false;
+        }
+        brake.asked_at = brake.held_until().map(|_| now);
+        true
+    }
+
+    /// Ends the turn of a check that has asked after a pause.
+    fn end_turn(&self, address: SocketAddr) {
+        if let Some(brake) = self.lock().get_mut(&address) {
+            brake.asked_at = None;
+        }
     }
 
     /// Records the end of a login by the server, which sets its count back if it was a success.
@@ -102,7 +128,8 @@ impl Brakes {
     pub(super) fn on_connect_failure(&self, address: SocketAddr, failure: ConnectFailure) {
         let mut brakes = self.lock();
         let Some(brake) = brakes.get_mut(&address) else { return };
-        brake.unanswered += 1;
+        brake.asked_at = None;
+        brake.unanswered += u32::from(failure != ConnectFailure::Local);
         if failure == ConnectFailure::Refused || brake.unanswered >= MAX_UNANSWERED {
             brakes.remove(&address);
         }
@@ -112,9 +139,9 @@ impl Brakes {
     fn record(&self, address: SocketAddr, verdict: Verdict, now: Instant) {
         let mut brakes = self.lock();
         brakes.retain(|_, brake| now.saturating_duration_since(brake.ended_at) < MAX_AGE);
-        let new = Brake { endings: 0, unanswered: 0, ended_at: now, verdict: verdict.clone() };
-        let brake = brakes.entry(address).or_insert(new);
-        *brake = Brake { endings: brake.endings + 1, unanswered: 0, ended_at: now, verdict };
+        let endings = brakes.get(&address).map_or(0, |brake| brake.endings).saturating_add(1);
+        let brake = Brake { endings, unanswered: 0, ended_at: now, asked_at: None, verdict };
+        brakes.insert(address, brake);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<SocketAddr, Brake>> {
@@ -161,8 +188,9 @@ impl Attempt {
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        if let Some(verdict) = self.verdict.take() {
-            self.brakes.record(self.address, verdict, clock::now());
+        match self.verdict.take() {
+            Some(verdict) => self.brakes.record(self.address, verdict, clock::now()),
+            None => self.brakes.end_turn(self.address),
         }
     }
 }
@@ -190,16 +218,20 @@ mod tests {
         (brakes, last)
     }
 
+    fn is_held(brakes: &Brakes, last: u8, now: Instant) -> bool {
+        brakes.lock().get(&address(last)).is_some_and(|brake| brake.wait(now).is_some())
+    }
+
     #[test]
     fn the_pauses_are_those_of_the_table() {
         for (endings, seconds) in
             [(0, 0), (9, 0), (10, 60), (11, 120), (12, 240), (13, 480), (14, 600), (99, 600)]
         {
             let (brakes, last) = after(endings, clock::now());
-            let held = |after: u64| brakes.is_held(address(1), last + Duration::from_secs(after));
+            let held = |after: u64| is_held(&brakes, 1, last + Duration::from_secs(after));
             assert_eq!(held(0), seconds > 0, "{endings}");
             assert!(seconds == 0 || held(seconds - 1), "{endings}");
-            assert!(!held(seconds) && !brakes.is_held(address(2), last), "{endings}");
+            assert!(!held(seconds) && !is_held(&brakes, 2, last), "{endings}");
         }
     }
 
@@ -225,7 +257,7 @@ mod tests {
         let is_held = |end: &dyn Fn(&Brakes)| {
             let (brakes, last) = after(12, start);
             end(&brakes);
-            brakes.is_held(address(1), last)
+            self::is_held(&brakes, 1, last)
         };
         let fail = |brakes: &Brakes, failure| brakes.on_connect_failure(address(1), failure);
         assert!(is_held(&|_| {}));
@@ -234,11 +266,36 @@ mod tests {
         let lost = |brakes: &Brakes| fail(brakes, ConnectFailure::Other);
         assert!(is_held(&|brakes| (0..2).for_each(|_| lost(brakes))));
         assert!(!is_held(&|brakes| (0..3).for_each(|_| lost(brakes))));
+        // A fault of this host says nothing of the server.
+        let local = |brakes: &Brakes| fail(brakes, ConnectFailure::Local);
+        assert!(is_held(&|brakes| (0..3).for_each(|_| local(brakes))));
         assert!(is_held(&|brakes| {
             (0..2).for_each(|_| lost(brakes));
             assert!(brakes.held(address(1), start + 12 * SECOND).is_some());
             (0..2).for_each(|_| lost(brakes));
         }));
+    }
+
+    #[test]
+    fn after_a_pause_one_check_asks_at_a_time() {
+        let (brakes, last) = after(10, clock::now());
+        let (brakes, over) = (Arc::new(brakes), last + 60 * SECOND);
+        let admit = |after| brakes.admit(address(1), over + after);
+        let no_wait = Duration::ZERO;
+        assert!(!brakes.admit(address(1), over - SECOND));
+        assert!(admit(no_wait) && !admit(no_wait) && !admit(SECOND));
+        let Some(Verdict::Fail(reason)) = brakes.held(address(1), over) else { panic!("a turn") };
+        assert!(reason.contains(" (asked by another check now, as MySQL"), "{reason}");
+        // An answer that is no login ends the turn, and so does a failed connect.
+        drop(Attempt::new(brakes.clone(), address(1)));
+        assert!(admit(SECOND) && !admit(SECOND));
+        brakes.on_connect_failure(address(1), ConnectFailure::Local);
+        assert!(admit(SECOND) && !admit(SECOND));
+        assert!(admit(SECOND + MAX_TURN), "a turn that is lost ends too");
+        brakes.record(address(1), late(), over + SECOND);
+        assert!(!admit(120 * SECOND) && admit(121 * SECOND));
+        brakes.release(address(1));
+        assert!(admit(SECOND) && admit(SECOND));
     }
 
     #[test]
