@@ -203,10 +203,13 @@ impl Dialog {
     }
 
     fn on_greeting(&mut self, body: &[u8], wire: &[u8], output: &mut Vec<u8>) -> Flow {
+        // It has learnt of the client, and counts what does not end by its own word. So do versions
+        // whose greeting is another.
+        if matches!(body.first(), Some(9 | 10)) {
+            self.attempt.open(Phase::Auth.fail("no answer"));
+        }
         let Some(greeting) = Greeting::read(body) else { return Err(Err(self.foreign(wire))) };
         let needed = capability::PROTOCOL_41 | capability::PLUGIN_AUTH;
-        // It has learnt of the client, and counts what does not end by its own word.
-        self.attempt.open(Phase::Auth.fail("no answer"));
         if greeting.capabilities & needed != needed {
             return Err(Err(Phase::Greeting.fail("the server is older than MySQL 5.5")));
         }
@@ -323,7 +326,7 @@ impl Dialog {
             }
             None => {
                 wire::write_packet(output, sequence, &[plugin.wrong_answer()]);
-                let verdict = Phase::Auth.inconclusive(verdicts::not_spoken(plugin, name));
+                let verdict = verdicts::not_spoken(plugin, name);
                 Ok(Step::Login(Login::GivenUp(verdict)))
             }
         }

@@ -372,6 +372,10 @@ fn what_mysql_counts_holds_the_brake() {
     assert!(held(&greeting()));
     assert!(held(&[greeting(), switch("mysql_native_password")].concat()));
     assert!(held(&[sha2_greeting(), more(&[4]), more(&[4])].concat()));
+    // Greetings of old versions, which cannot be read.
+    assert!(held(&packet(0, b"\x0a4.0.1\0\x01\0\0\012345678\0")));
+    assert!(held(&packet(0, b"\x093.20\0\x01\0\0\012345678\0")));
+    assert!(!held(&packet(0, b"SSH-2.0-x")));
     assert!(!held(b""));
     assert!(!held(&greeting()[..20]));
     assert!(!held(&early(1040, "")));

@@ -10,20 +10,22 @@ use crate::probe::phase::Phase;
 pub(super) const COLD: &str = "caching_sha2_password needs TLS after a restart or a new password; \
                     add tls: {}, or fetchPublicKey: true";
 
-/// Returns the reason of a way to log in that can't be used.
-pub(super) fn not_spoken(plugin: Plugin, name: &[u8]) -> String {
+/// Returns the verdict on a way to log in that can't be used.
+pub(super) fn not_spoken(plugin: Plugin, name: &[u8]) -> Verdict {
     match plugin {
         Plugin::Clear | Plugin::Sha256 => {
-            "the server asks for the password in clear; add tls: {}".to_owned()
+            Phase::Auth.inconclusive("the server asks for the password in clear; add tls: {}")
         }
         // A spoken way without a scramble.
-        Plugin::Native | Plugin::CachingSha2 => "the server's scramble is malformed".to_owned(),
+        Plugin::Native | Plugin::CachingSha2 => {
+            Phase::Auth.fail("the server's scramble is malformed")
+        }
         Plugin::Ed25519 | Plugin::Unknown => {
             let is_name = name.len() <= 40
                 && name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
             let name = String::from_utf8_lossy(name);
             let name = if is_name { &name } else { "an unknown way to log in" };
-            format!("the server asks for {name}, which is not spoken")
+            Phase::Auth.inconclusive(format_args!("the server asks for {name}, which is not spoken"))
         }
     }
 }

@@ -60,6 +60,7 @@ fn login_rows() -> Rows {
             "",
         ),
         row(native(&[packet(2, b"\xfe"), error(1045)]), OLD),
+        row(native(&[short_switch(), error(1045)]), "auth: the server's scramble is malformed"),
         row(native(&[more(&[3])]), MALFORMED),
         row(native(&vec![switch("mysql_native_password"); 30]), ENDLESS),
         row(sha2(&[more(&[3]), ok(), logged_in()]), ""),
@@ -73,6 +74,11 @@ fn login_rows() -> Rows {
         (check(), early(1130, "Host 'x' is not allowed"), NOT_ALLOWED),
         (check(), early(1234, "\x1b[31mred"), "greeting: 1234 \"\\u{1b}[31mred\""),
     ]
+}
+
+/// Returns a request for another way to log in, with too few random bytes.
+fn short_switch() -> Vec<u8> {
+    packet(2, b"\xfemysql_native_password\0short\0")
 }
 
 const OLD: &str = "?auth: the server asks for mysql_old_password, which is not spoken";
