@@ -39,7 +39,7 @@ pub(super) const FAMILIES: [Family; 23] = [
         name: "external_endpoints_target_lag_seconds",
         kind: "gauge",
         help: "The time by which a replica is behind its primary, by the newest try of a check \
-               with maxLag. While the replica can't say, the most that it can be.",
+               with maxLag or of MongoDB. While the replica can't say, the most that it can be.",
         source: Source::Monitor(target_lag),
     },
     Family {

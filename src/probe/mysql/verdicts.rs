@@ -25,7 +25,8 @@ pub(super) fn not_spoken(plugin: Plugin, name: &[u8]) -> Verdict {
                 && name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
             let name = String::from_utf8_lossy(name);
             let name = if is_name { &name } else { "an unknown way to log in" };
-            Phase::Auth.inconclusive(format_args!("the server asks for {name}, which is not spoken"))
+            Phase::Auth
+                .inconclusive(format_args!("the server asks for {name}, which is not spoken"))
         }
     }
 }
