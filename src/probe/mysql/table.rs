@@ -38,7 +38,7 @@ pub(super) fn read(answer: Answer, body: &[u8]) -> Option<Read> {
         Answer::Columns(..) => return None,
         Answer::Rows(table) if wire::is_end(body) => Read::Whole(table),
         Answer::Rows(mut table) => {
-            let row = wire::row(body)?;
+            let row = wire::row(body, table.names.len())?;
             table.rows.push(row.into_iter().map(|value| value.map(<[u8]>::to_vec)).collect());
             Read::More(Answer::Rows(table))
         }

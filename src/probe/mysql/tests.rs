@@ -468,9 +468,9 @@ proptest! {
             }
         }
         let expected: Vec<Option<&[u8]>> = row.iter().map(Option::as_deref).collect();
-        prop_assert_eq!(wire::row(&body), Some(expected));
+        prop_assert_eq!(wire::row(&body, row.len()), Some(expected));
         if let Some(Some(last)) = row.last() && last.len() >= cut {
-            prop_assert_eq!(wire::row(&body[..body.len() - cut]), None);
+            prop_assert_eq!(wire::row(&body[..body.len() - cut], row.len()), None);
         }
     }
 }

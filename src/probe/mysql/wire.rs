@@ -174,14 +174,14 @@ pub(super) fn column_name(mut body: &[u8]) -> Option<&[u8]> {
     take_value(&mut body)?
 }
 
-/// Returns the values of a row. A value is none if it is NULL. Returns none if the row is
-/// malformed.
-pub(super) fn row(mut body: &[u8]) -> Option<Vec<Option<&[u8]>>> {
-    let mut values = Vec::new();
-    while !body.is_empty() {
+/// Returns the values of a row with so many columns. A value is none if it is NULL. Returns none if
+/// the row is malformed.
+pub(super) fn row(mut body: &[u8], columns: usize) -> Option<Vec<Option<&[u8]>>> {
+    let mut values = Vec::with_capacity(columns);
+    for _ in 0..columns {
         values.push(take_value(&mut body)?);
     }
-    Some(values)
+    body.is_empty().then_some(values)
 }
 
 /// Takes a text that ends with a zero byte.

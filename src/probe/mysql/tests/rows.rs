@@ -123,6 +123,7 @@ fn role_rows() -> Rows {
         (check(), session(&[packet(1, &[1]), packet(2, b"\xfe\0\0")]), "role: not MySQL: …"),
         (check(), session(&[vec![0xff, 0xff, 0xff, 0]]), "role: a message is over 16 KiB"),
         (check(), session(&[packet(1, &[])]), "role: not MySQL: …"),
+        (check(), session(&[table(&["a"], &[&["0", "0"]])]), "role: not MySQL: …"),
     ]
 }
 
