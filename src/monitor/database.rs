@@ -229,7 +229,7 @@ impl DatabaseMonitor {
         let after = (known_to_pass(target, check, now), target.health.inconclusive_since());
         let turned = self.database.policy.exactly_one && before.0 != after.0 || before.1 != after.1;
         let trouble = trouble_of(target);
-        let turned = turned || std::mem::replace(&mut target.trouble, trouble) != trouble;
+        let turned = std::mem::replace(&mut target.trouble, trouble) != trouble || turned;
         if let Some(minute) = Minute::of(verdict, target.health.state()) {
             target.last_hour.record(minute, now);
         }

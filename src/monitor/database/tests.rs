@@ -11,6 +11,7 @@ use std::time::Duration;
 mod adoption;
 mod maintenance;
 mod names;
+mod trouble;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -329,82 +330,6 @@ fn a_published_inconclusive_target_is_reported_once() {
     assert!(scene.snapshot().notes.is_empty());
     scene.apply_for(61, "??");
     assert_eq!(scene.events("Checks"), [""; 0]);
-}
-
-#[test]
-fn a_refused_login_is_reported_at_once_and_once() {
-    let mut scene = Scene::new("10.0.0.1, 10.0.0.2", "{}");
-    scene.sync(&[1]);
-    scene.on_result("++");
-    assert_eq!(scene.events("Login"), [""; 0]);
-    scene.on_result("l ");
-    let note = "LoginRefused: the checks of 10.0.0.1 cannot log in (auth: refused (28P01)); its \
-                health stays as it is";
-    assert_eq!(scene.events("Login"), [note]);
-    scene.apply_for(30, "l+");
-    assert_eq!(scene.events(""), [""; 0]);
-    assert_eq!(scene.snapshot().notes.len(), 1);
-    scene.publishes("1, 2");
-    scene.on_result(" l");
-    assert_eq!(scene.events("LoginRefused: the checks of 10.0.0.1, 10.0.0.2 cannot").len(), 1);
-    scene.on_result("+-");
-    assert_eq!(
-        scene.events("Checks"),
-        ["ChecksConclusive: no check is refused its login any more"]
-    );
-    assert!(scene.snapshot().notes.is_empty());
-    // A check that says nothing for another cause is not conclusive.
-    scene.on_result("l+");
-    assert_eq!(scene.events("Login").len(), 1);
-    scene.on_result("?+");
-    assert_eq!(scene.events(""), [""; 0]);
-}
-
-#[test]
-fn a_role_that_no_address_has_is_reported() {
-    let mut scene = Scene::new("10.0.0.1, 10.0.0.2", "{}");
-    scene.sync(&[1]);
-    scene.on_result("+r");
-    assert_eq!(scene.events("Role"), [""; 0], "another has it");
-    scene.on_result("-r");
-    let note = "RoleMissing: no address has the role that its check asks for: 10.0.0.2 (role: \
-                replica, not primary)";
-    assert_eq!(scene.events("Role"), [note]);
-    scene.apply_for(3, "-r");
-    assert_eq!(scene.events(""), [""; 0]);
-    // It comes back as a replica: its health stays, and the note changes.
-    scene.on_result("rr");
-    assert_eq!(scene.events("RoleMissing: no").len(), 1);
-    scene.on_result("r+");
-    assert!(scene.snapshot().notes.is_empty());
-    scene.publishes("2");
-    let mut scene = Scene::new("10.0.0.1, 10.0.0.2", "{}");
-    scene.sync(&[1]);
-    scene.on_result("-n");
-    assert_eq!(scene.events("Role"), [""; 0], "the role is not the cause");
-}
-
-#[test]
-fn a_role_is_not_missing_before_all_are_checked() {
-    let mut scene = Scene::new("10.0.0.1, 10.0.0.2", "{}");
-    scene.on_result(" r");
-    scene.sync(&[]);
-    assert_eq!(scene.events("Role"), [""; 0], "the other may have it");
-    scene.on_result(" r");
-    assert_eq!(scene.events("Role"), [""; 0]);
-    scene.on_result("rr");
-    assert_eq!(scene.events("RoleMissing: no").len(), 1);
-}
-
-#[test]
-fn a_server_of_another_role_does_not_count_for_a_freeze() {
-    let mut scene = Scene::new("10.0.0.1, 10.0.0.2, 10.0.0.3", "{}");
-    scene.freeze = Freeze::new(Rules::default(), std::iter::empty());
-    scene.sync(&[1, 2, 3]);
-    scene.on_result("+++");
-    scene.on_result("r-n");
-    let tally = scene.database.recent_failures.tally();
-    assert_eq!((tally.published, tally.failed, tally.in_doubt), (3, 2, 0));
 }
 
 #[test]
