@@ -165,10 +165,10 @@ fn egress(objects: &[Value]) -> Egress {
     let rules = policy["spec"]["egress"].as_array().expect("rules").iter();
     for rule in rules.take_while(|rule| rule["ports"][0]["port"] != 443 || !rule["to"].is_null()) {
         let Some(to) = rule["to"].as_array() else {
-            assert_eq!(
-                rule["ports"],
-                json!([{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}])
-            );
+            let ports = [53, 5353, 8053].map(|port| {
+                ["UDP", "TCP"].map(|protocol| json!({"port": port, "protocol": protocol}))
+            });
+            assert_eq!(rule["ports"], Value::from(ports.concat()));
             egress.insert(DNS.to_owned(), BTreeSet::new());
             continue;
         };

@@ -317,6 +317,8 @@ fn an_existing_config_map_gets_named_rights() {
     });
     let objects = rendered(&values);
     assert_eq!(all(&objects, "ConfigMap").len(), 0);
+    let egress = &one(&objects, "NetworkPolicy")["spec"]["egress"];
+    assert_eq!(egress[0]["ports"][0], json!({"port": 53, "protocol": "UDP"}), "it may have names");
     let volume =
         one(&objects, "Deployment").pointer("/spec/template/spec/volumes/0/configMap/name");
     assert_eq!(volume, Some(&json!("databases")));

@@ -425,7 +425,8 @@ networks, and `names` is true if DNS is needed.
 {{- define "external-endpoints.egress" -}}
 {{- $root := . }}
 {{- $ports := dict }}
-{{- $names := false }}
+{{- /* A config that the chart cannot read may have names. */}}
+{{- $names := not (empty $root.Values.existingConfigMap) }}
 {{- range $entry := include "external-endpoints.databases" $root | fromJsonArray }}
 {{- range $address := $entry.database.addresses }}
 {{- $text := include "external-endpoints.address" $address }}
