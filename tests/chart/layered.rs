@@ -13,6 +13,7 @@ const NETWORKS: &[&[&str]] = &[
     &["10.1.2.3/9", "2001:db8::/32", "0.0.0.0/0", "255.255.255.255/31"],
     &["10.9.0.0/24", "2001:db8:1::/48", "2001:db8:1:2:3:4:5:6/77", "2001:db8::7:8/127"],
     &["10.9.0.3/32", "::1:2:3/112", "2001:db8:0:1:1::/81", "FD00:0:0:0:0:0:0:1/128"],
+    &["64:ff9b::10.1.2.3/120", "2001:db8:1:2:3:4:10.20.30.40/128"],
 ];
 
 /// Returns good configs as JSON.
@@ -60,9 +61,10 @@ fn database() -> impl Strategy<Value = Value> {
     let extra = (of(publish), of(any::<bool>()), dns(), check(), of(1..u16::MAX));
     (places, many, extra).prop_map(|((ips, names), many, extra)| {
         let (publish, headless, dns, kind, port) = extra;
-        let ip = |(family, last): &(u8, u8)| match family % 2 {
-            0 => format!("10.1.{family}.{last}"),
-            _ => format!("2001:db8::{family}:{last:x}"),
+        let ip = |(family, last): &(u8, u8)| match family {
+            0 | 2 => format!("10.1.{family}.{last}"),
+            1 => format!("2001:db8::{family}:{last:x}"),
+            _ => format!("64:ff9b::192.0.2.{last}"),
         };
         let mut addresses: Vec<Value> = ips.iter().map(|place| ip(place).into()).collect();
         addresses.extend((0..many).map(|i| Value::from(format!("10.2.{}.{}", i / 250, i % 250))));

@@ -381,6 +381,14 @@ groups of an IPv4 address have 8 bits, and those of an IPv6 address 16.
 {{- $bits := 8 }}
 {{- if contains ":" $address }}
 {{- $bits = 16 }}
+{{- /* The last two groups may be written as an IPv4 address, as in 64:ff9b::192.0.2.1. */}}
+{{- $end := splitList ":" $address | last }}
+{{- if contains "." $end }}
+{{- $bytes := splitList "." $end }}
+{{- $high := add (mul 256 (index $bytes 0 | int)) (index $bytes 1 | int) }}
+{{- $low := add (mul 256 (index $bytes 2 | int)) (index $bytes 3 | int) }}
+{{- $address = printf "%s%x:%x" (trimSuffix $end $address) $high $low }}
+{{- end }}
 {{- $halves := splitList "::" $address }}
 {{- $left := without (splitList ":" (first $halves)) "" }}
 {{- $right := list }}
