@@ -91,8 +91,8 @@ lint: ## Check the format, clippy's lints and rustdoc's links; a warning is an e
 # cargo fmt does not see modules that a macro declares.
 	find src -name '*.rs' -exec rustfmt --check --edition 2024 {} +
 	cargo clippy --all-targets -- -D warnings
-	cargo clippy --test chart --test gitops --test monitoring --test demo --test chaos \
-		--test cluster_bench --test package -- -D warnings
+	cargo clippy --test chart --test gitops --test install --test monitoring --test demo \
+		--test chaos --test cluster_bench --test package -- -D warnings
 	cargo fmt --check --manifest-path benches/Cargo.toml
 	cargo clippy $(BENCH) --all-targets -- -D warnings
 	@tests/supply-chain/workflows.sh actionlint

@@ -157,6 +157,22 @@ fn a_workflow_has_no_right_that_a_job_does_not_ask_for() {
 }
 
 #[test]
+fn the_workflow_runs_all_that_ci_runs() {
+    let workflow = text(".github/workflows/ci.yaml");
+    // A target stands behind `make`, or in the list of a matrix.
+    let words = workflow.split(|char: char| !(char.is_ascii_alphanumeric() || char == '-'));
+    let words: Vec<&str> = words.collect();
+    let script = text(".ci/run");
+    let targets = script.lines().filter_map(|line| line.strip_prefix("make "));
+    for target in targets.filter_map(|arguments| arguments.split_whitespace().next()) {
+        assert!(words.contains(&target), "{target}");
+    }
+    // `make test` builds the commit that tests/upgrade names, which a shallow clone lacks.
+    let job = workflow.split("\n  test:\n").nth(1).and_then(|jobs| jobs.split("make test").next());
+    assert!(job.expect("the job").contains("fetch-depth: 0"));
+}
+
+#[test]
 fn the_manifests_name_this_version() {
     for file in ["deploy/base/kustomization.yaml", "deploy/example/kustomization.yaml"] {
         let tag = concat!("newTag: ", env!("CARGO_PKG_VERSION"), "\n");
