@@ -46,9 +46,9 @@ pub(super) fn on_early_error(error: &ServerError) -> Verdict {
 }
 
 /// Returns whether a code says that the user or the password is wrong, or that the account is
-/// locked or has expired.
+/// locked or has expired. MySQL and MariaDB can lock an account after some wrong passwords.
 pub(super) fn is_refusal(code: u16) -> bool {
-    matches!(code, 1045 | 1698 | 1862 | 3118 | 4150 | 4151)
+    matches!(code, 1045 | 1698 | 1862 | 3118 | 3955 | 4150 | 4151)
 }
 
 /// Returns the verdict on an error in the login, whose text may name the user.
@@ -64,6 +64,9 @@ pub(super) fn on_login_error(code: u16, password: Option<&[u8]>) -> Verdict {
         1040 | 1203 | 1226 => Phase::Auth.fail("full"),
         1053 => Phase::Auth.fail("stopping"),
         3032 => Phase::Auth.fail("offline mode"),
+        1251 | 1275 | 1524 => Phase::Auth.inconclusive(format_args!(
+            "the server no longer has the user's way to log in ({code})"
+        )),
         3159 => Phase::Auth.inconclusive("the server wants TLS; add tls: {}"),
         _ => Phase::Auth.fail(format_args!("error {code}")),
     }

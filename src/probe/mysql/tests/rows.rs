@@ -41,6 +41,11 @@ fn login_rows() -> Rows {
         (no_password(), [greeting(), error(1045)].concat(), NO_PASSWORD),
         (no_password(), session(&[logged_in()]), ""),
         row(native(&[error(4151)]), "?auth: refused (4151): is the password right?"),
+        row(native(&[error(3955)]), "?auth: refused (3955): is the password right?"),
+        row(
+            native(&[error(1524)]),
+            "?auth: the server no longer has the user's way to log in (1524)",
+        ),
         row(native(&[error(1040)]), "auth: full"),
         row(native(&[error(1203)]), "auth: full"),
         row(native(&[error(1053)]), "auth: stopping"),
