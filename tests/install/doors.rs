@@ -45,7 +45,7 @@ fn block(info: &str) -> &'static str {
 /// A fresh cluster with a Service without a selector, its three databases, and a person's folder.
 struct Site {
     plane: Arc<ControlPlane>,
-    _kubelet: Kubelet,
+    kubelet: Kubelet,
     prod: Namespace,
     databases: Vec<Database>,
     folder: PathBuf,
@@ -67,7 +67,7 @@ impl Site {
         let folder = temp_dir("site");
         let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
         symlink(deploy, folder.join("deploy")).expect("a link in the sandbox");
-        let site = Site { plane, _kubelet: kubelet, prod, databases, folder };
+        let site = Site { plane, kubelet, prod, databases, folder };
         fs::write(site.folder.join("databases.yaml"), site.config()).expect("a file");
         site
     }
@@ -136,6 +136,13 @@ impl Site {
         })
         .await;
         eventually(LIMIT, "`status` is well", async || self.status().await).await;
+        // Both replicas run. One that cannot listen ends at once, and starts again and again.
+        let logs = fs::read_dir(self.kubelet.logs()).expect("the logs");
+        let texts = logs.map(|log| fs::read_to_string(log.expect("a log").path()).expect("a log"));
+        let texts: Vec<String> = texts.collect();
+        assert_eq!(texts.len(), 2, "{texts:?}");
+        let runs = |text: &String| !text.is_empty() && !text.contains("can't listen");
+        assert!(texts.iter().all(runs), "{texts:?}");
     }
 
     /// Runs `external-endpoints status` through the API server, which fails if anything needs a

@@ -154,14 +154,16 @@ impl Node {
             }
             paths.push((mount.mount_path.clone(), on_disk.display().to_string()));
         }
+        // Each Pod has an address of its own. All share one network, so none may listen on all.
         let ip = addresses::allocate_one();
+        let listen = format!("--listen={ip}:");
         for argument in container.args.iter().flatten() {
             let with_paths = |text: String, (from, to): &(String, String)| text.replace(from, to);
-            command.arg(paths.iter().fold(argument.clone(), with_paths));
+            let argument = argument.replace("--listen=0.0.0.0:", &listen);
+            command.arg(paths.iter().fold(argument, with_paths));
         }
         if !container.args.iter().flatten().any(|argument| argument.starts_with("--listen")) {
-            // Each Pod has an address of its own.
-            command.arg(format!("--listen={ip}:8080"));
+            command.arg(format!("{listen}8080"));
         }
         for variable in container.env.iter().flatten() {
             command.env(&variable.name, value_of(variable, pod));
