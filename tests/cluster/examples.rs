@@ -2,6 +2,7 @@
 //! the sandbox.
 
 use std::ffi::OsString;
+use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -342,8 +343,18 @@ async fn patroni_logs_no_traceback(patroni: &servers::Patroni, yaml: &str) {
             if tried >= 1000.0 { Ok(()) } else { Err(format!("{tried} tries")) }
         })
         .await;
+        // The end of a daemon closes the connections of its tries, so no try may be left by then.
+        fs::write(daemon.config(), replace_in(&yaml, "interval: 50ms", "interval: 1h"))
+            .expect("a file in the sandbox");
+        eventually(TIMEOUT, "no more tries", async || {
+            let tried = async || daemon.metric("external_endpoints_checks_total", &[]).await;
+            let before = tried().await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            before == tried().await
+        })
+        .await;
+        traceless();
     }
-    traceless();
 }
 
 async fn legacy_import() {

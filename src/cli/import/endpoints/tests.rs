@@ -66,7 +66,7 @@ databases:
   port: 3306
   addresses: [10.1.0.17, 10.1.0.18]
   adopt: true  # written by kubectl-client-side-apply; nothing is written until an address fails
-  check: {tcp: {}}  # 3306 is MySQL's: an exec check with mysqladmin asks more
+  check: {tcp: {}}  # 3306 is MySQL's: {mysql: {user: NAME}} asks more
 "
     );
 }
