@@ -182,9 +182,10 @@ fn a_histogram_has_cumulative_buckets_up_to_infinity() {
 
 #[test]
 fn a_target_has_at_most_eight_series() {
+    type NewTarget = fn(u8) -> TargetState;
     // A replica has one more for its role, and one for its lag.
     let plain = |last| target(last, Some(Verdict::Pass));
-    let kinds: [(fn(u8) -> TargetState, usize); 2] = [(plain, 8), (|last| replica(last, 3), 10)];
+    let kinds: [(NewTarget, usize); 2] = [(plain, 8), (|last| replica(last, 3), 10)];
     for (target, most) in kinds {
         let databases = |number: usize| -> Vec<DatabaseSnapshot> {
             (0..number).map(|_| database("b", (1..=3).map(target).collect())).collect()

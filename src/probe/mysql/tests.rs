@@ -373,8 +373,8 @@ fn what_mysql_counts_holds_the_brake() {
     assert!(held(&[greeting(), switch("mysql_native_password")].concat()));
     assert!(held(&[sha2_greeting(), more(&[4]), more(&[4])].concat()));
     // Greetings of old versions, which cannot be read.
-    assert!(held(&packet(0, b"\x0a4.0.1\0\x01\0\0\012345678\0")));
-    assert!(held(&packet(0, b"\x093.20\0\x01\0\0\012345678\0")));
+    assert!(held(&packet(0, b"\x0a4.0.1\0\x01\0\0\x0012345678\0")));
+    assert!(held(&packet(0, b"\x093.20\0\x01\0\0\x0012345678\0")));
     assert!(!held(&packet(0, b"SSH-2.0-x")));
     assert!(!held(b""));
     assert!(!held(&greeting()[..20]));
