@@ -236,8 +236,8 @@ async fn the_playground_shows_a_database_that_leaves_and_comes_back() {
     let (before, rest) = said.split_once("203.0.113.12 is stopped").expect("it is stopped");
     let (stopped, started) = rest.split_once("203.0.113.12 is started").expect("it is started");
     let seen = [before, stopped, started].map(|text| {
-        let answers = text.lines().filter_map(|line| line.strip_prefix("answered: "));
-        answers.last().unwrap_or_else(|| panic!("nobody answered: {text}")).to_owned()
+        let mut answers = text.lines().filter_map(|line| line.strip_prefix("answered: "));
+        answers.next_back().unwrap_or_else(|| panic!("nobody answered: {text}")).to_owned()
     });
     let all = "203.0.113.11, 203.0.113.12, 203.0.113.13";
     assert_eq!(seen, [all, "203.0.113.11, 203.0.113.13", all]);

@@ -146,7 +146,7 @@ fn runs_without_rights(pid: u32, user: u32) {
         assert_eq!(map.split_whitespace().next(), Some(user.to_string().as_str()), "{map}");
     }
     let mounts = read("mountinfo");
-    let root = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-    let root = root.filter(|words| words[4] == "/").next_back().expect("a root");
+    let mut root = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let root = root.rfind(|words| words[4] == "/").expect("a root");
     assert!(root[5].split(',').any(|option| option == "ro"), "{root:?}");
 }
