@@ -30,6 +30,7 @@ databases:
   addresses: [203.0.113.11, 203.0.113.12, 203.0.113.13]
   check:
     interval: 1s
+    timeout: 1s
     tcp: {}
 ";
 
@@ -41,7 +42,8 @@ prod/mysql has no selector, and the databases 203.0.113.11 to 203.0.113.13 liste
   database stop|start ADDRESS         break a database, and repair it
   connect NAMESPACE/SERVICE           10 seconds of connections: who answers?
 
-This folder has databases.yaml and deploy/. The logs of Pods are in logs/. Begin with
+This folder has databases.yaml and deploy/. The logs of Pods are in logs/, and `exit` ends it all.
+Begin with
 
   helm install external-endpoints deploy/chart --namespace external-endpoints \\
     --create-namespace --wait --set-file config=databases.yaml
@@ -75,15 +77,16 @@ service=(-n "${1%/*}" get service "${1#*/}")
 ip=$(kubectl "${service[@]}" -o 'jsonpath={.spec.clusterIP}')
 port=$(kubectl "${service[@]}" -o 'jsonpath={.spec.ports[0].port}')
 try() {
-	timeout 1 bash -c 'exec 3<>"/dev/tcp/$0/$1" && read -r line <&3 && echo "$line"' \
+	timeout 2 bash -c 'exec 3<>"/dev/tcp/$0/$1" && read -r line <&3 && echo "$line"' \
 		"$ip" "$port" 2>/dev/null || echo nobody
 }
 last=
-for _ in {1..10}; do
-	now=$(for _ in {1..30}; do try; done | sort -V | uniq | paste -sd, | sed 's/,/, /g')
+# Thirty at once: connections that nobody answers take two seconds each.
+until ((SECONDS >= 10)); do
+	now=$(for _ in {1..30}; do try & done | sort -V | uniq | paste -sd, | sed 's/,/, /g')
 	[ "$now" = "$last" ] || echo "answered: $now"
 	last=$now
-	sleep 1
+	sleep 0.5
 done
 "#;
 

@@ -26,7 +26,7 @@ run_actionlint() {
 run_zizmor() {
 	if [ ! -x "$cache/zizmor-$zizmor/bin/zizmor" ]; then
 		say "building zizmor $zizmor ..."
-		cargo install zizmor --quiet --locked --version "$zizmor" --no-default-features \
+		cargo install zizmor --quiet --locked --version "$zizmor" \
 			--root "$cache/zizmor-$zizmor" >&2 || {
 			say "zizmor could not be installed; see https://docs.zizmor.sh"
 			exit 1

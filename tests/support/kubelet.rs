@@ -30,14 +30,15 @@ const LABEL: &str = "app.kubernetes.io/name=external-endpoints";
 /// The time between two looks at the cluster.
 const INTERVAL: Duration = Duration::from_millis(200);
 
-/// A script that puts the ServiceAccount's files where they belong, on a /run of its own, and runs
-/// the program.
+/// A script that puts the ServiceAccount's files where they belong, on a /run of its own, names the
+/// host after the Pod, and runs the program.
 const AS_A_POD: &str = r#"
     run=$(readlink -f /run)
     mount -t tmpfs tmpfs "$run"
     mkdir -p "$run/secrets/kubernetes.io/serviceaccount"
     cp "$1"/* "$run/secrets/kubernetes.io/serviceaccount/"
-    shift
+    echo "$2" >/proc/sys/kernel/hostname
+    shift 2
     exec "$@"
 "#;
 
@@ -139,7 +140,7 @@ impl Node {
         let name = pod.metadata.name.clone().unwrap_or_default();
         let namespace = pod.metadata.namespace.clone().unwrap_or_default();
         let folder = temp_dir("pod");
-        let mut command = self.as_a_pod(&namespace, spec, &folder).await;
+        let mut command = self.as_a_pod((&namespace, &name), spec, &folder).await;
         let container = &spec.containers[0];
         let (mut paths, mut config_maps) = (Vec::new(), Vec::new());
         for mount in container.volume_mounts.iter().flatten() {
@@ -182,7 +183,12 @@ impl Node {
     }
 
     /// Returns a command that runs the program with the ServiceAccount of the Pod.
-    async fn as_a_pod(&self, namespace: &str, spec: &PodSpec, folder: &Path) -> Command {
+    async fn as_a_pod(
+        &self,
+        (namespace, pod): (&str, &str),
+        spec: &PodSpec,
+        folder: &Path,
+    ) -> Command {
         let account = folder.join("account");
         fs::create_dir_all(&account).expect("a folder in the sandbox");
         let home = Namespace { name: namespace.to_owned(), client: self.plane.client() };
@@ -194,8 +200,9 @@ impl Node {
         let (host, port) = address.rsplit_once(':').expect("a host and a port");
         let mut command = Command::new("unshare");
         command
-            .args(["--mount", "--", "sh", "-ec", AS_A_POD, "sh"])
+            .args(["--mount", "--uts", "--", "sh", "-ec", AS_A_POD, "sh"])
             .arg(&account)
+            .arg(pod)
             .arg(PROGRAM)
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
