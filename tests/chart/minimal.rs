@@ -107,15 +107,16 @@ fn config(watched: &str, ips: &[String; 3]) -> Value {
 /// same; the trials of `derived` and the one below hold that.
 fn expected_rights() -> Vec<Right> {
     let config = config(WATCHED, &["192.0.2.1", "192.0.2.2", "192.0.2.3"].map(str::to_owned));
-    let path = std::env::temp_dir().join(format!("minimal-{}.yaml", std::process::id()));
-    fs::write(&path, config.to_string()).expect("a temporary file");
+    // The trials run beside each other: each has a file of its own.
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    fs::write(&file, config.to_string()).expect("a temporary file");
     let account = format!("{HOME}/{RELEASE}");
     let output = Command::new(PROGRAM)
         .args(["rbac", "--service-account", &account])
-        .arg(&path)
+        .arg(file.path())
         .output()
         .expect("the daemon's program");
-    let _ = fs::remove_file(&path);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     rights(&documents(&String::from_utf8(output.stdout).expect("UTF-8")))
 }
 
