@@ -95,7 +95,7 @@ lint: ## Check the format, clippy's lints and rustdoc's links; a warning is an e
 		--test chaos --test cluster_bench --test package -- -D warnings
 	cargo fmt --check --manifest-path benches/Cargo.toml
 	cargo clippy $(BENCH) --all-targets -- -D warnings
-	@tests/supply-chain/workflows.sh actionlint
+	@tests/supply-chain/workflows.sh
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
 
 manifests: ## Write deploy/install.yaml, which is deploy/base in one file
