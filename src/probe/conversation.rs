@@ -12,8 +12,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
 
+use super::credentials::Credentials;
 use super::observation::Observed;
 use super::phase::{Phase, ProbeResult};
 use super::text::quote;
@@ -52,15 +54,29 @@ pub(crate) type Work = Box<dyn FnOnce() + Send>;
 
 /// The protocol of one target, which starts its conversations.
 pub(crate) trait Protocol: Send + Sync {
+    /// Returns the user and password that a conversation needs, if the protocol has any.
+    fn credentials(&self) -> Option<&Credentials> {
+        None
+    }
+
     /// Returns whether all values that a conversation needs are at hand and fresh. If not, the
     /// caller reads them: others may use what is at hand meanwhile.
-    fn is_ready(&self, now: Instant) -> bool;
+    fn is_ready(&self, now: Instant) -> bool {
+        self.credentials().is_none_or(|credentials| credentials.are_ready(now))
+    }
 
     /// Returns whether a probe has files to read or long computations to do, so that it is a task.
-    fn needs_reading(&self) -> bool;
+    fn needs_reading(&self) -> bool {
+        self.credentials().is_some_and(Credentials::need_reading)
+    }
 
     /// Reads the values that a conversation needs. May read files.
-    fn prepare(&self) -> BoxFuture<'_, ProbeResult<()>>;
+    fn prepare(&self) -> BoxFuture<'_, ProbeResult<()>> {
+        match self.credentials() {
+            Some(credentials) => credentials.prepare().boxed(),
+            None => std::future::ready(Ok(())).boxed(),
+        }
+    }
 
     /// Starts a conversation, after [`prepare`](Self::prepare) or while
     /// [`is_ready`](Self::is_ready).

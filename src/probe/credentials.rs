@@ -75,6 +75,16 @@ impl Credentials {
         self.user.as_ref().map(|value| value.bytes()).transpose()
     }
 
+    /// Returns the user for a protocol in which a NUL ends it.
+    pub(crate) fn user_without_nul(&self) -> ProbeResult<Option<Arc<[u8]>>> {
+        match self.user()? {
+            Some(user) if user.contains(&0) => {
+                Err(Phase::Files.inconclusive("the user has a NUL character"))
+            }
+            user => Ok(user),
+        }
+    }
+
     pub(crate) fn password(&self) -> ProbeResult<Option<Arc<[u8]>>> {
         self.password.as_ref().map(|value| value.bytes()).transpose()
     }

@@ -31,9 +31,6 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures::FutureExt;
-use futures::future::BoxFuture;
-
 use self::bson::{Fields, Malformed, Value};
 use super::conversation::{
     Conversation, Ending, Protocol, Transport, not_of_protocol, quote_server,
@@ -129,18 +126,6 @@ impl NewProber for MongodbCheck {
 }
 
 impl Protocol for Mongodb {
-    fn is_ready(&self, _: Instant) -> bool {
-        true
-    }
-
-    fn needs_reading(&self) -> bool {
-        false
-    }
-
-    fn prepare(&self) -> BoxFuture<'_, ProbeResult<()>> {
-        async { Ok(()) }.boxed()
-    }
-
     fn start(self: Arc<Self>, _: Transport, now: Instant) -> ProbeResult<Box<dyn Conversation>> {
         let command = self.memory().command;
         Ok(Box::new(Dialog { mongodb: self, now, command, request: 1 }))

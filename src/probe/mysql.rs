@@ -36,9 +36,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures::FutureExt;
-use futures::future::BoxFuture;
-
 use self::brake::{BRAKES, Brakes};
 use self::dialog::Dialog;
 use self::query::{Replay, ReplicaWord, Standing, Variables};
@@ -88,16 +85,8 @@ impl NewProber for MysqlCheck {
 }
 
 impl Protocol for Mysql {
-    fn is_ready(&self, now: Instant) -> bool {
-        self.credentials.are_ready(now)
-    }
-
-    fn needs_reading(&self) -> bool {
-        self.credentials.need_reading()
-    }
-
-    fn prepare(&self) -> BoxFuture<'_, ProbeResult<()>> {
-        self.credentials.prepare().boxed()
+    fn credentials(&self) -> Option<&Credentials> {
+        Some(&self.credentials)
     }
 
     fn start(
@@ -110,10 +99,7 @@ impl Protocol for Mysql {
         {
             return Err(verdict);
         }
-        let user = self.credentials.user()?.unwrap_or_default();
-        if user.contains(&0) {
-            return Err(Phase::Files.inconclusive("the user has a NUL character"));
-        }
+        let user = self.credentials.user_without_nul()?.unwrap_or_default();
         let password = self.credentials.password()?;
         Ok(Box::new(Dialog::new(self, user, password, transport, now)))
     }

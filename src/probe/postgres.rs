@@ -34,9 +34,6 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures::FutureExt;
-use futures::future::BoxFuture;
-
 use self::dialog::Dialog;
 use self::query::Standing;
 use self::scram::{Challenge, Keys};
@@ -92,6 +89,10 @@ impl NewProber for PostgresCheck {
 }
 
 impl Protocol for Postgres {
+    fn credentials(&self) -> Option<&Credentials> {
+        Some(&self.credentials)
+    }
+
     fn is_ready(&self, now: Instant) -> bool {
         self.credentials.are_ready(now) && self.has_keys()
     }
@@ -100,19 +101,12 @@ impl Protocol for Postgres {
         self.credentials.need_reading() || !self.has_keys()
     }
 
-    fn prepare(&self) -> BoxFuture<'_, ProbeResult<()>> {
-        self.credentials.prepare().boxed()
-    }
-
     fn start(
         self: Arc<Self>,
         transport: Transport,
         now: Instant,
     ) -> ProbeResult<Box<dyn Conversation>> {
-        let user = self.credentials.user()?.unwrap_or_else(|| Arc::from(DEFAULT_USER));
-        if user.contains(&0) {
-            return Err(Phase::Files.inconclusive("the user has a NUL character"));
-        }
+        let user = self.credentials.user_without_nul()?.unwrap_or_else(|| Arc::from(DEFAULT_USER));
         let password = self.credentials.password()?;
         Ok(Box::new(Dialog::new(self, user, password, transport, now)))
     }

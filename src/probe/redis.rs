@@ -28,9 +28,6 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures::FutureExt;
-use futures::future::BoxFuture;
-
 use self::resp::Reply;
 use super::conversation::{
     Conversation, Ending, Protocol, Transport, not_of_protocol, quote_server,
@@ -84,16 +81,8 @@ impl NewProber for RedisCheck {
 }
 
 impl Protocol for Redis {
-    fn is_ready(&self, now: Instant) -> bool {
-        self.credentials.are_ready(now)
-    }
-
-    fn needs_reading(&self) -> bool {
-        self.credentials.need_reading()
-    }
-
-    fn prepare(&self) -> BoxFuture<'_, ProbeResult<()>> {
-        self.credentials.prepare().boxed()
+    fn credentials(&self) -> Option<&Credentials> {
+        Some(&self.credentials)
     }
 
     fn start(self: Arc<Self>, _: Transport, now: Instant) -> ProbeResult<Box<dyn Conversation>> {
