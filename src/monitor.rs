@@ -41,7 +41,7 @@ pub(crate) use change_log::{Change, ChangeKind};
 pub(crate) use check_durations::CheckDurations;
 use commands::Command;
 use database::DatabaseMonitor;
-pub(crate) use database::{ServiceFacts, target_note};
+pub(crate) use database::{CONCLUSIVE, ServiceFacts, end_of_missing_role, target_note};
 use facts::{Facts, InconclusiveRun};
 pub(crate) use handle::{DatabasePlan, Handle};
 use handle::{Heartbeat, Plans};

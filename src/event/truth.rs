@@ -9,6 +9,7 @@
 //! | mainte- | the maintenance of the target, or none                  | after a takeover    |
 //! | nance   |                                                         |                     |
 //! | checks  | the conclusiveness of the checks                        | after a takeover    |
+//! | role    | the lack of a role that the checks ask for, or its end     | after a takeover    |
 //! | name    | the result of the newest lookup                         | after a takeover    |
 //! | freeze  | the freeze, or its end                                  | after a takeover    |
 //!
@@ -19,7 +20,9 @@ use std::time::Instant;
 use super::aggregator::Statement;
 use super::object::stored_note;
 use crate::health::State;
-use crate::monitor::{DatabaseSnapshot, Snapshot, TargetState, target_note};
+use crate::monitor::{
+    CONCLUSIVE, DatabaseSnapshot, Snapshot, TargetState, end_of_missing_role, target_note,
+};
 use crate::names::LookupResult;
 use crate::notice::{Notice, Reason, Regarding, Topic};
 use crate::plan::{KeepReason, Members, Plan, PolicyNote};
@@ -104,6 +107,7 @@ pub(super) fn judge(statement: Statement<'_>, snapshot: &Snapshot, now: Instant)
         }
         Topic::Maintenance => judge_maintenance(statement, database, now),
         Topic::Checks => judge_checks(statement, database, now),
+        Topic::Role => judge_role(statement, database, now),
         Topic::Name => judge_name(statement, database, now),
         Topic::Freeze if key.reason == Reason::Frozen && snapshot.frozen.is_none() => {
             correct(statement, Reason::Thawed, "the freeze is over".into(), now)
@@ -153,18 +157,38 @@ fn judge_maintenance(
 }
 
 fn judge_checks(statement: Statement<'_>, database: &DatabaseSnapshot, now: Instant) -> Judgement {
-    let inconclusive = |note: &PolicyNote| {
-        matches!(note, PolicyNote::ChecksInconclusive { .. } | PolicyNote::LoginRefused { .. })
-    };
-    let is_checked = |target: &TargetState| target.health.state() != State::Unknown;
-    if statement.key.reason == Reason::ChecksConclusive || database.notes.iter().any(inconclusive) {
-        return Judgement::True;
+    let reason = statement.key.reason;
+    let mut notes = database.notes.iter().filter_map(|note| match note {
+        PolicyNote::ChecksInconclusive { .. } => Some((Reason::ChecksInconclusive, note)),
+        PolicyNote::LoginRefused { .. } => Some((Reason::LoginRefused, note)),
+        _ => None,
+    });
+    match notes.clone().find(|(is, _)| *is == reason).or_else(|| notes.next()) {
+        Some((is, _)) if is == reason => Judgement::True,
+        Some((is, note)) => correct(statement, is, note.to_string(), now),
+        None if reason == Reason::ChecksConclusive => Judgement::True,
+        None if !are_checked(database) => Judgement::Undecided,
+        None => correct(statement, Reason::ChecksConclusive, CONCLUSIVE.into(), now),
     }
-    if !database.targets.iter().all(is_checked) {
-        return Judgement::Undecided;
+}
+
+fn judge_role(statement: Statement<'_>, database: &DatabaseSnapshot, now: Instant) -> Judgement {
+    let is_missing = |note: &&PolicyNote| matches!(note, PolicyNote::RoleMissing { .. });
+    let note = database.notes.iter().find(is_missing);
+    match (statement.key.reason, note) {
+        (Reason::RoleMissing, None) if !are_checked(database) => Judgement::Undecided,
+        (Reason::RoleMissing, None) => {
+            let (reason, note) = end_of_missing_role(&database.targets);
+            correct(statement, reason, note.into(), now)
+        }
+        (Reason::RoleMissing, Some(_)) | (_, None) => Judgement::True,
+        (_, Some(note)) => correct(statement, Reason::RoleMissing, note.to_string(), now),
     }
-    let note = "the checks of all published addresses are conclusive again";
-    correct(statement, Reason::ChecksConclusive, note.into(), now)
+}
+
+/// Returns whether the health of all targets is known.
+fn are_checked(database: &DatabaseSnapshot) -> bool {
+    database.targets.iter().all(|target| target.health.state() != State::Unknown)
 }
 
 fn judge_name(statement: Statement<'_>, database: &DatabaseSnapshot, now: Instant) -> Judgement {
@@ -189,100 +213,4 @@ fn correct(statement: Statement<'_>, reason: Reason, note: String, now: Instant)
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use super::*;
-    use crate::clock;
-    use crate::config::DatabaseId;
-    use crate::event::aggregator::EventKey;
-    use crate::plan::Member;
-    use crate::publish::Condition;
-
-    fn members(hosts: &[u8]) -> Members {
-        let member = |host: &u8| Member { ip: [10, 0, 0, *host].into(), hostname: None };
-        hosts.iter().map(member).collect()
-    }
-
-    fn status(kind: ConditionKind, hosts: Option<&[u8]>) -> PublishStatus {
-        PublishStatus {
-            condition: Condition::new(kind, "why"),
-            last_transition: clock::now(),
-            members: hosts.map(members),
-            synced: true,
-            writes: BTreeMap::new(),
-            last_write: None,
-        }
-    }
-
-    /// Judges a statement, and returns the reason and note that correct it, if any.
-    fn corrected(reason: Reason, note: &str, status: &PublishStatus) -> Option<(Reason, String)> {
-        let id = DatabaseId { namespace: "prod".into(), service: "mysql".into() };
-        let regarding = Regarding::Database(id);
-        let key = EventKey { regarding, reason, dedup_key: String::new() };
-        match judge_members(Statement { key: &key, note }, status, clock::now()) {
-            Judgement::True | Judgement::Undecided => None,
-            Judgement::False(notice) => Some((notice.reason, notice.note)),
-        }
-    }
-
-    #[test]
-    fn members_must_be_those_of_the_cluster() {
-        let holds = status(ConditionKind::Published, Some(&[1, 2]));
-        let good = [
-            (Reason::Published, "10.0.0.1, 10.0.0.2 (-10.0.0.3)"),
-            (Reason::Published, "10.0.0.1, 10.0.0.2"),
-            (Reason::Published, "10.0.0.1, 10.0…"),
-            (
-                Reason::Repaired,
-                "an outside change by x was repaired: 10.0.0.1, 10.0.0.2 (+10.0.0.1)",
-            ),
-            // A field manager may have any name.
-            (Reason::Repaired, "a change by repaired: 10.0.0.9 ( was repaired: 10.0.0.1, 10.0.0.2"),
-        ];
-        for (reason, note) in good {
-            assert_eq!(corrected(reason, note, &holds), None, "{note}");
-        }
-        let truth = Some((Reason::Published, "10.0.0.1, 10.0.0.2".to_owned()));
-        let bad = [
-            (Reason::Published, "10.0.0.1 (-10.0.0.2)"),
-            (Reason::Published, "10.0.0.1, 10.0.0.2, 10.0.0.3"),
-            (Reason::Published, "none (-10.0.0.1)"),
-            (Reason::Repaired, "an outside change was repaired: 10.0.0.1 (-10.0.0.2)"),
-            (Reason::NotOurs, "not published: why"),
-            (Reason::LeftBehind, "the config no longer has this database"),
-        ];
-        for (reason, note) in bad {
-            assert_eq!(corrected(reason, note, &holds), truth, "{note}");
-        }
-        let none = status(ConditionKind::Published, Some(&[]));
-        assert_eq!(corrected(Reason::Published, "none (-10.0.0.1)", &none), None);
-    }
-
-    #[test]
-    fn a_condition_with_an_event_is_the_newest() {
-        let not_ours = status(ConditionKind::NotOurs, None);
-        let note = "not published: why";
-        assert_eq!(corrected(Reason::NotOurs, note, &not_ours), None);
-        let truth = Some((Reason::NotOurs, note.to_owned()));
-        assert_eq!(corrected(Reason::NotOurs, "not published: before", &not_ours), truth);
-        assert_eq!(corrected(Reason::Published, "10.0.0.1", &not_ours), truth);
-        let long = "x".repeat(2000);
-        let mut rejected = status(ConditionKind::Rejected, Some(&[1]));
-        rejected.condition.reason = long.clone();
-        let stored = stored_note(&format!("not published: {long}"));
-        assert_eq!(corrected(Reason::Rejected, &stored, &rejected), None);
-    }
-
-    #[test]
-    fn what_passes_by_itself_corrects_only_members() {
-        for kind in [ConditionKind::ApiUnavailable, ConditionKind::WaitingForVerdicts] {
-            let waits = status(kind, Some(&[1]));
-            assert_eq!(corrected(Reason::NotOurs, "not published: why", &waits), None);
-            let truth = Some((Reason::Published, "10.0.0.1".to_owned()));
-            assert_eq!(corrected(Reason::Published, "10.0.0.2", &waits), truth);
-            let unknown = status(kind, None);
-            assert_eq!(corrected(Reason::Published, "10.0.0.2", &unknown), None);
-        }
-    }
-}
+mod tests;

@@ -22,7 +22,7 @@ use crate::plan::{KeepReason, Member, Members, Membership, Plan, PolicyNote};
 use crate::probe::Observation;
 use crate::resolve;
 use crate::schedule::{Pause, Schedule, TargetKey};
-pub(crate) use announcements::target_note;
+pub(crate) use announcements::{CONCLUSIVE, end_of_missing_role, target_note};
 pub(crate) use answers::ServiceFacts;
 use decision::known_to_pass;
 
@@ -30,7 +30,7 @@ use dns_addresses::{DnsAddresses, Reading};
 pub(super) use dns_notices::DnsService;
 use readdress::Arrival;
 use recent_failures::RecentFailures;
-use trouble::trouble_of;
+use trouble::{noted_trouble, trouble_of};
 
 mod announcements;
 mod answers;
@@ -224,12 +224,13 @@ impl DatabaseMonitor {
         let target = &mut self.targets[index];
         let check = &self.database.addresses[index].check;
         let (first, doubted) = (!target.health.is_checked(), target.health.in_doubt());
-        let before = (known_to_pass(target, check, now), target.health.inconclusive_since());
+        let has_new_reason = target.health.reason() != verdict.reason();
+        let before = (known_to_pass(target, check, now), noted_trouble(target));
         let transition = health::observe(&mut target.health, verdict, thresholds, now);
-        let after = (known_to_pass(target, check, now), target.health.inconclusive_since());
+        target.trouble = trouble_of(target);
+        let after = (known_to_pass(target, check, now), noted_trouble(target));
         let turned = self.database.policy.exactly_one && before.0 != after.0 || before.1 != after.1;
-        let trouble = trouble_of(target);
-        let turned = std::mem::replace(&mut target.trouble, trouble) != trouble || turned;
+        let turned = turned || has_new_reason && after.1 != (Trouble::None, None);
         if let Some(minute) = Minute::of(verdict, target.health.state()) {
             target.last_hour.record(minute, now);
         }

@@ -16,6 +16,8 @@ pub enum Topic {
     Health,
     /// The conclusiveness of checks.
     Checks,
+    /// The role that a check asks for.
+    Role,
     /// The freeze.
     Freeze,
     /// The maintenance of a target.
@@ -87,7 +89,11 @@ reasons! {
     /// The server of a target does not let its check log in.
     LoginRefused: Check, Warning, Checks;
     /// No target has the role that its check asks for.
-    RoleMissing: Decide, Warning, Alone;
+    RoleMissing: Decide, Warning, Role;
+    /// A target has the role that its check asks for again.
+    RoleFound: Decide, Info, Role;
+    /// No target is known to have another role than its check asks for any more, and none has that.
+    RoleUnknown: Decide, Info, Role;
     /// More than one target of an `exactlyOne` database passes.
     SplitBrain: Decide, Error, Alone;
     /// Fewer targets are healthy than `minHealthy` asks for.

@@ -51,6 +51,11 @@ impl PolicyNote {
     pub fn same_kind(&self, other: &PolicyNote) -> bool {
         std::mem::discriminant(self) == std::mem::discriminant(other)
     }
+
+    /// Returns whether it says that checks say nothing about the health of their targets.
+    pub fn is_of_inconclusive_checks(&self) -> bool {
+        matches!(self, PolicyNote::ChecksInconclusive { .. } | PolicyNote::LoginRefused { .. })
+    }
 }
 
 impl fmt::Display for PolicyNote {

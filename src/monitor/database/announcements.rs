@@ -6,14 +6,15 @@ use std::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::DatabaseMonitor;
+use super::trouble::is_well;
 use crate::config::DatabaseId;
 use crate::health::{State, Streak, Transition, Verdict};
-use crate::monitor::ChangeKind;
+use crate::monitor::{ChangeKind, TargetState};
 use crate::notice::{LogLine, Notice, Reason, Regarding};
 use crate::plan::{Members, PolicyNote};
 
 /// The note of the Event, and the message of the log line, at the end of inconclusive checks.
-const CONCLUSIVE: &str = "the checks of all published addresses are conclusive again";
+pub(crate) const CONCLUSIVE: &str = "the checks of all published addresses are conclusive again";
 
 /// The same, at the end of checks that could not log in. Their targets may be down by now.
 const LOGINS_WORK: &str = "no check is refused its login any more";
@@ -23,6 +24,14 @@ pub(crate) fn target_note(ip: IpAddr, state: State, reason: Option<&str>) -> Str
     match reason.filter(|_| state == State::Down) {
         Some(reason) => format!("{ip} is {state}: {reason}"),
         None => format!("{ip} is {state}"),
+    }
+}
+
+/// Returns the reason and the note of the Event at the end of a role that no target had.
+pub(crate) fn end_of_missing_role(targets: &[TargetState]) -> (Reason, &'static str) {
+    match targets.iter().any(is_well) {
+        true => (Reason::RoleFound, "an address has the role that its check asks for"),
+        false => (Reason::RoleUnknown, "no address is known to have another role any more"),
     }
 }
 
@@ -105,7 +114,7 @@ impl DatabaseMonitor {
         }
         let is_over = |note: &&PolicyNote| !notes.iter().any(|now| now.same_kind(note));
         for note in before.iter().filter(is_over) {
-            self.announce_end_of_note(note, now);
+            self.announce_end_of_note(note, before, now);
         }
     }
 
@@ -130,7 +139,7 @@ impl DatabaseMonitor {
         self.recorder.log_and_event(notice, &LogLine::default());
     }
 
-    fn announce_end_of_note(&self, note: &PolicyNote, now: Instant) {
+    fn announce_end_of_note(&self, note: &PolicyNote, before: &[PolicyNote], now: Instant) {
         let DatabaseId { namespace, service } = &self.database.id;
         match note {
             PolicyNote::SplitBrain { .. } => info!(%namespace, %service, "the split brain is over"),
@@ -138,21 +147,15 @@ impl DatabaseMonitor {
                 info!(%namespace, %service, "enough are healthy again");
             }
             PolicyNote::ChecksInconclusive { .. } => {
-                let notice = self.notice(Reason::ChecksConclusive, CONCLUSIVE.into(), now);
-                self.recorder.log_and_event(notice, &LogLine::default());
-            }
-            PolicyNote::LoginRefused { ips, .. } if self.any_is_inconclusive(ips) => {
-                info!(%namespace, %service, "{LOGINS_WORK}");
+                self.announce_end_of_inconclusive(CONCLUSIVE, before, now);
             }
             PolicyNote::LoginRefused { .. } => {
-                let notice = self.notice(Reason::ChecksConclusive, LOGINS_WORK.into(), now);
-                self.recorder.log_and_event(notice, &LogLine::default());
-            }
-            PolicyNote::RoleMissing { .. } if !self.any_is_well() => {
-                info!(%namespace, %service, "no address is known to have another role any more");
+                self.announce_end_of_inconclusive(LOGINS_WORK, before, now);
             }
             PolicyNote::RoleMissing { .. } => {
-                info!(%namespace, %service, "an address has the role that its check asks for");
+                let (reason, note) = end_of_missing_role(&self.targets);
+                let notice = self.notice(reason, note.into(), now);
+                self.recorder.log_and_event(notice, &LogLine::default());
             }
             PolicyNote::DegradedTier { .. } => {
                 info!(%namespace, %service, "the preferred tier serves alone again");
@@ -161,6 +164,21 @@ impl DatabaseMonitor {
             | PolicyNote::NotReplaced { .. }
             | PolicyNote::Flapping { .. }
             | PolicyNote::KeptByFreeze { .. } => {}
+        }
+    }
+
+    /// Announces the end of a note on inconclusive checks. If there is another note on them, that
+    /// one is announced again, because only the newest Event of them counts.
+    fn announce_end_of_inconclusive(&self, end: &str, before: &[PolicyNote], now: Instant) {
+        let notes = self.policy_state.notes.iter();
+        let mut others = notes.filter(|note| note.is_of_inconclusive_checks());
+        match others.next() {
+            Some(other) if before.contains(other) => self.announce_note(other, now),
+            Some(_) => {}
+            None => {
+                let notice = self.notice(Reason::ChecksConclusive, end.into(), now);
+                self.recorder.log_and_event(notice, &LogLine::default());
+            }
         }
     }
 

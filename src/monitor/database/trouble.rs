@@ -4,11 +4,13 @@
 //! | newest verdict | of the phase | role that was found | trouble |
 //! | --- | --- | --- | --- |
 //! | inconclusive | `auth` | | the login does not work |
+//! | inconclusive | any other | | the login does not work, if it did not before; else none |
 //! | failure | `role` | any | the server has another role |
 //! | failure | `role` | none | none: the server has not said its role |
 //! | any other | | | none |
 
 use std::net::IpAddr;
+use std::time::Instant;
 
 use super::DatabaseMonitor;
 use crate::health::State;
@@ -16,18 +18,26 @@ use crate::monitor::{TargetState, Trouble};
 use crate::plan::PolicyNote;
 use crate::probe::{is_of_login, is_of_role};
 
-/// Returns the trouble of a target by its newest try.
+/// Returns the trouble of a target by its newest try, and by its trouble before that. A login that
+/// did not work is not known to work before a try is conclusive.
 pub(super) fn trouble_of(target: &TargetState) -> Trouble {
     let role = target.observation.as_ref().and_then(|observation| observation.role);
     match (target.health.reason(), target.health.is_inconclusive()) {
         (Some(reason), true) if is_of_login(reason) => Trouble::Login,
+        (Some(_), true) if target.trouble == Trouble::Login => Trouble::Login,
         (Some(reason), false) if is_of_role(reason) && role.is_some() => Trouble::Role,
         _ => Trouble::None,
     }
 }
 
+/// Returns the trouble of a target for which there is a note, and the time since which its verdicts
+/// have been inconclusive, if that is too long.
+pub(super) fn noted_trouble(target: &TargetState) -> (Trouble, Option<Instant>) {
+    (target.trouble, target.health.inconclusive_since())
+}
+
 /// Returns whether a target does what its check asks for, as far as is known.
-fn is_well(target: &TargetState) -> bool {
+pub(super) fn is_well(target: &TargetState) -> bool {
     target.passing() || target.health.state() == State::Up
 }
 
@@ -52,42 +62,21 @@ impl DatabaseMonitor {
         (!others.is_empty()).then_some(PolicyNote::RoleMissing { others })
     }
 
-    /// Returns a note on targets that do not let their checks log in. It is the note from before
-    /// if the targets are the same.
+    /// Returns a note on targets that do not let their checks log in.
     fn login_note(&self) -> Option<PolicyNote> {
         let targets = self.of_trouble(|target| target.trouble == Trouble::Login);
         let (ips, reason) = summary(&targets)?;
-        let before = self.policy_state.notes.iter().find(|note| match note {
-            PolicyNote::LoginRefused { ips: before, .. } => *before == ips,
-            _ => false,
-        });
-        Some(before.cloned().unwrap_or(PolicyNote::LoginRefused { ips, reason }))
+        Some(PolicyNote::LoginRefused { ips, reason })
     }
 
-    /// Returns a note on published targets whose verdicts have been inconclusive for too long. It
-    /// is the note from before if the targets are the same.
+    /// Returns a note on published targets whose verdicts have been inconclusive for too long.
     fn inconclusive_note(&self) -> Option<PolicyNote> {
         let published = self.policy_state.published.as_ref()?;
         let targets = self.of_trouble(|target| {
             published.contains(target.member.ip) && target.health.inconclusive_since().is_some()
         });
         let (ips, reason) = summary(&targets)?;
-        let before = self.policy_state.notes.iter().find(|note| match note {
-            PolicyNote::ChecksInconclusive { ips: before, .. } => *before == ips,
-            _ => false,
-        });
-        Some(before.cloned().unwrap_or(PolicyNote::ChecksInconclusive { ips, reason }))
-    }
-
-    /// Returns whether any target does what its check asks for.
-    pub(super) fn any_is_well(&self) -> bool {
-        self.targets.iter().any(is_well)
-    }
-
-    /// Returns whether the newest verdict on any of these targets is inconclusive.
-    pub(super) fn any_is_inconclusive(&self, ips: &[IpAddr]) -> bool {
-        let is_listed = |target: &&TargetState| ips.contains(&target.member.ip);
-        self.targets.iter().filter(is_listed).any(|target| target.health.is_inconclusive())
+        Some(PolicyNote::ChecksInconclusive { ips, reason })
     }
 
     /// Returns the targets that a note is about, in the order of their addresses.

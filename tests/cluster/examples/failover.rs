@@ -289,5 +289,7 @@ async fn a_role_that_nobody_has_is_explained() {
 
     say(second, "REPLICAOF NO ONE").await;
     expect_published(&namespace, "sessions", &[second]).await;
+    let words = "an address has the role";
+    expect_event_on(&namespace, "sessions", "RoleFound", words).await;
     assert_eq!(daemon.metric(missing, &[]).await, None);
 }

@@ -25,11 +25,51 @@ fn a_refused_login_is_reported_at_once_and_once() {
         ["ChecksConclusive: no check is refused its login any more"]
     );
     assert!(scene.snapshot().notes.is_empty());
-    // A check that says nothing for another cause is not conclusive.
-    scene.on_result("l+");
+}
+
+#[test]
+fn a_refused_login_lasts_until_a_try_is_conclusive() {
+    let mut scene = Scene::new("10.0.0.1, 10.0.0.2", "{}");
+    scene.sync(&[]);
+    scene.on_result("+-");
+    scene.on_result(" l");
     assert_eq!(scene.events("Login").len(), 1);
-    scene.on_result("?+");
+    // The Event has the reason of now.
+    scene.on_result(" ?");
+    let note = "LoginRefused: the checks of 10.0.0.2 cannot log in (connect: no route from this \
+                host); its health stays as it is";
+    assert_eq!(scene.events(""), [note]);
+    assert_eq!(scene.snapshot().targets[1].trouble, Trouble::Login);
+    scene.apply_for(3, " ?");
     assert_eq!(scene.events(""), [""; 0]);
+    scene.on_result(" -");
+    let over = "ChecksConclusive: no check is refused its login any more";
+    assert_eq!(scene.events("Checks"), [over]);
+    // It says nothing for a cause of its own.
+    scene.on_result(" ?");
+    assert_eq!(scene.events(""), [""; 0]);
+    assert_eq!(scene.snapshot().targets[1].trouble, Trouble::None);
+}
+
+#[test]
+fn the_newest_event_on_checks_is_true() {
+    let mut scene = Scene::new("10.0.0.1, 10.0.0.2", "{}");
+    scene.sync(&[1, 2]);
+    scene.follow(&[1, 2]);
+    scene.apply_for(62, "?+");
+    let silent = "ChecksInconclusive: the checks of 10.0.0.1 have been inconclusive for over 1m \
+                  (connect: no route from this host); it stays published, dead or alive; fix the \
+                  cause on the side of the daemon";
+    assert_eq!(scene.events("Checks"), [silent]);
+    scene.on_result("?l");
+    assert_eq!(scene.events("LoginRefused").len(), 1);
+    scene.on_result("?+");
+    assert_eq!(scene.events(""), [silent]);
+    scene.on_result("ll");
+    assert_eq!(scene.events("ChecksInconclusive: the checks of 10.0.0.1 have been").len(), 1);
+    scene.on_result("++");
+    let ends = scene.events("ChecksConclusive");
+    assert!(!ends.is_empty(), "{ends:?}");
 }
 
 #[test]
@@ -48,8 +88,16 @@ fn a_role_that_no_address_has_is_reported() {
     scene.on_result("rr");
     assert_eq!(scene.events("RoleMissing: no").len(), 1);
     scene.on_result("r+");
+    let found = "RoleFound: an address has the role that its check asks for";
+    assert_eq!(scene.events("Role"), [found]);
     assert!(scene.snapshot().notes.is_empty());
     scene.publishes("2");
+    // The one that has another role dies too.
+    scene.on_result("r-");
+    assert_eq!(scene.events("RoleMissing: no").len(), 1);
+    scene.on_result("--");
+    let unknown = "RoleUnknown: no address is known to have another role any more";
+    assert_eq!(scene.events("Role"), [unknown]);
     let mut scene = Scene::new("10.0.0.1, 10.0.0.2", "{}");
     scene.sync(&[1]);
     scene.on_result("-n");
