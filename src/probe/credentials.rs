@@ -5,7 +5,6 @@
 //! the monitor. After a refusal it is looked at before the next probe.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -39,8 +38,9 @@ struct State {
     checked_at: Option<Instant>,
 }
 
-/// The files, so that all targets with the same one share its content.
-static FILES: LazyLock<Mutex<HashMap<PathBuf, Weak<KeptValue>>>> = LazyLock::new(Mutex::default);
+/// The values, so that all targets with the same one share it.
+static VALUES: LazyLock<Mutex<HashMap<ValueSource, Weak<KeptValue>>>> =
+    LazyLock::new(Mutex::default);
 
 impl Credentials {
     pub(crate) fn new(user: Option<&ValueSource>, password: Option<&ValueSource>) -> Self {
@@ -103,18 +103,14 @@ impl Credentials {
 
 impl KeptValue {
     fn shared(source: &ValueSource) -> Arc<Self> {
-        let new = || {
-            let bytes = value::bytes_at_hand(source).map(Into::into);
-            let state = Mutex::new(State { bytes, ..State::default() });
-            Arc::new(Self { source: source.clone(), state })
-        };
-        let ValueSource::File(path) = source else { return new() };
-        let mut files = FILES.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(value) = files.get(path).and_then(Weak::upgrade) {
+        let mut values = VALUES.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(value) = values.get(source).and_then(Weak::upgrade) {
             return value;
         }
-        let value = new();
-        files.insert(path.clone(), Arc::downgrade(&value));
+        let bytes = value::bytes_at_hand(source).map(Into::into);
+        let state = Mutex::new(State { bytes, ..State::default() });
+        let value = Arc::new(Self { source: source.clone(), state });
+        values.insert(source.clone(), Arc::downgrade(&value));
         value
     }
 
@@ -176,11 +172,10 @@ impl KeptValue {
 
 impl Drop for KeptValue {
     fn drop(&mut self) {
-        let ValueSource::File(path) = &self.source else { return };
-        let mut files = FILES.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut values = VALUES.lock().unwrap_or_else(PoisonError::into_inner);
         // Another thread may have replaced the entry meanwhile.
-        if files.get(path).is_some_and(|value| value.strong_count() == 0) {
-            files.remove(path);
+        if values.get(&self.source).is_some_and(|value| value.strong_count() == 0) {
+            values.remove(&self.source);
         }
     }
 }
@@ -233,5 +228,20 @@ mod tests {
         assert!(!unset.are_ready(clock::now()));
         let reason = "files: environment variable EXTERNAL_ENDPOINTS_UNSET is not set";
         assert_eq!(unset.prepare().await, Err(Verdict::Inconclusive(reason.into())));
+    }
+
+    #[test]
+    fn equal_values_are_kept_once_and_only_while_used() {
+        let source = |text: &str| ValueSource::Literal(format!("kept once: {text}"));
+        let kept = |source| VALUES.lock().unwrap().contains_key(source);
+        let (one, other) = (source("one"), source("other"));
+        let first = Credentials::new(Some(&one), Some(&other));
+        let second = Credentials::new(Some(&one), None);
+        let value = |credentials: &Credentials| credentials.user.clone().unwrap();
+        assert!(Arc::ptr_eq(&value(&first), &value(&second)));
+        drop(first);
+        assert!(kept(&one) && !kept(&other));
+        drop(second);
+        assert!(!kept(&one));
     }
 }

@@ -31,6 +31,7 @@ mod table;
 mod verdicts;
 mod wire;
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -73,7 +74,8 @@ struct Memory {
     observer: Observer,
     /// The variables that the server with this version has.
     variables: Variables,
-    version: Box<str>,
+    /// A digest of the version, which is short.
+    version: u64,
 }
 
 impl NewProber for MysqlCheck {
@@ -141,16 +143,13 @@ impl Mysql {
     /// Returns the variables to ask a server of this version for.
     fn variables(&self, version: &str) -> Variables {
         let memory = self.memory();
-        if *memory.version == *version { memory.variables } else { Variables::All }
+        if memory.version == digest(version) { memory.variables } else { Variables::All }
     }
 
     /// Records that a server of this version has no more variables than these.
     fn set_variables(&self, version: &str, variables: Variables) {
         let mut memory = self.memory();
-        if *memory.version != *version {
-            memory.version = version.into();
-        }
-        memory.variables = variables;
+        (memory.version, memory.variables) = (digest(version), variables);
     }
 
     /// Returns whether the lag of such a server is asked for.
@@ -208,6 +207,13 @@ const STOPPED: Lag = Lag::Unknown("replay is stopped");
 
 fn observation(role: Option<ServerRole>, version: &str) -> Observation {
     Observation { role, product: product(version).map(Into::into), ..Observation::default() }
+}
+
+/// Returns a number that differs between versions.
+fn digest(version: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    version.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Returns whether a version is one of MariaDB.

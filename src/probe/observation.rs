@@ -1,14 +1,15 @@
 //! The details of a server that a probe finds beside its verdict: role, lag and version.
 
+use std::collections::HashSet;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::phase::{Phase, ProbeResult};
 use crate::config::Role;
 
 /// The role of a server among those that hold the same data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ServerRole {
     /// Takes writes.
     Primary,
@@ -47,7 +48,7 @@ impl ServerRole {
 }
 
 /// The details that a probe has found. Each is none if the probe did not ask for it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Observation {
     /// The server's role.
     pub role: Option<ServerRole>,
@@ -99,6 +100,32 @@ pub(crate) struct Observed {
     pub observation: Arc<Observation>,
 }
 
+/// The most observations that targets share.
+const MAX_SHARED: usize = 256;
+
+/// The observations that targets share: thousands of servers differ in few ways.
+static SHARED: LazyLock<Mutex<HashSet<Arc<Observation>>>> = LazyLock::new(Mutex::default);
+
+/// Returns an observation that all targets share which have the same one.
+fn share(observation: Observation) -> Arc<Observation> {
+    // The next probe finds another lag.
+    if observation.lag.is_some() {
+        return Arc::new(observation);
+    }
+    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(same) = shared.get(&observation) {
+        return same.clone();
+    }
+    let observation = Arc::new(observation);
+    if shared.len() >= MAX_SHARED {
+        shared.retain(|shared| Arc::strong_count(shared) > 1);
+    }
+    if shared.len() < MAX_SHARED {
+        shared.insert(observation.clone());
+    }
+    observation
+}
+
 /// The lag of a replica, as far as one probe can know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lag {
@@ -124,7 +151,7 @@ impl Observer {
     pub(crate) fn record(&mut self, observation: Observation, now: Instant) {
         match &mut self.newest {
             Some(Observed { at, observation: newest }) if **newest == observation => *at = now,
-            newest => *newest = Some(Observed { at: now, observation: Arc::new(observation) }),
+            newest => *newest = Some(Observed { at: now, observation: share(observation) }),
         }
     }
 
@@ -258,6 +285,23 @@ mod tests {
         let newest = observer.newest().expect("an observation");
         assert_eq!((newest.at, &*newest.observation), (at, &primary));
         assert_eq!(check(&mut observer, Lag::NO_LINK, limit, start + 3 * limit), (Ok(()), 30));
+    }
+
+    #[test]
+    fn targets_share_a_bounded_number_of_observations() {
+        let of = |product: usize| {
+            let product = Some(format!("a product of this test {product}").into());
+            Observation { product, ..Observation::default() }
+        };
+        let same = share(of(0));
+        assert!(Arc::ptr_eq(&same, &share(of(0))));
+        let others: Vec<_> = (1..2 * MAX_SHARED).map(|product| share(of(product))).collect();
+        assert_eq!(SHARED.lock().unwrap().len(), MAX_SHARED);
+        assert_eq!(*others[2 * MAX_SHARED - 2], of(2 * MAX_SHARED - 1), "one of its own");
+        drop(others);
+        assert!(Arc::ptr_eq(&share(of(3 * MAX_SHARED)), &share(of(3 * MAX_SHARED))));
+        let lag = |lag| Observation { lag: Some(Duration::from_secs(lag)), ..of(0) };
+        assert!(!Arc::ptr_eq(&share(lag(1)), &share(lag(1))));
     }
 
     #[test]

@@ -35,7 +35,7 @@ record! {
 }
 
 /// A string that may be a secret, or the place to read it from. `Debug` never shows a literal.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub enum ValueSource {
     /// The text itself.
     Literal(String),
