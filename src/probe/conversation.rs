@@ -35,7 +35,8 @@ pub(crate) const MAX_MESSAGE: usize = 16 << 10;
 pub(crate) enum Ending {
     /// A reset alone.
     Reset,
-    /// A FIN and then a reset, for a server that logs a reset and waits for the client's close.
+    /// A FIN, and a reset once the server's kernel has acknowledged it, for a server that logs a
+    /// reset alone and waits for the client's close.
     FinReset,
     /// A last message and then a reset, for a server that would log anything else.
     Farewell(&'static [u8]),
@@ -176,13 +177,15 @@ pub(crate) struct Exchange {
     /// The beginning of a message whose rest has not come.
     rest: Vec<u8>,
     received: usize,
+    /// True once the server has closed its side.
+    is_closed: bool,
 }
 
 impl Exchange {
     pub(crate) fn new(mut conversation: Box<dyn Conversation>) -> Self {
         let mut output = Vec::with_capacity(OUTPUT_CAPACITY);
         conversation.begin(&mut output);
-        Self { conversation, output, sent: 0, rest: Vec::new(), received: 0 }
+        Self { conversation, output, sent: 0, rest: Vec::new(), received: 0, is_closed: false }
     }
 
     /// Returns the bytes that are still to be sent.
@@ -273,12 +276,18 @@ impl Exchange {
         self.conversation.phase()
     }
 
+    /// Returns the way in which to end the connection if it ends now.
     pub(crate) fn ending(&self) -> Ending {
-        self.conversation.ending()
+        match self.conversation.ending() {
+            // The server waits no more, and would keep a TIME_WAIT after a FIN.
+            Ending::FinReset if self.is_closed => Ending::Reset,
+            ending => ending,
+        }
     }
 
-    /// Returns the verdict if the server closes now.
-    pub(crate) fn closed(&self) -> Verdict {
+    /// Records that the server has closed, and returns the verdict.
+    pub(crate) fn on_close(&mut self) -> Verdict {
+        self.is_closed = true;
         self.phase().connection_ended("closed")
     }
 

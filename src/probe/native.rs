@@ -98,10 +98,11 @@ pub(crate) async fn run_plain(
     session.converse(progress).await
 }
 
-/// Ends a plain connection as its protocol wants it, but for the reset that the close sends.
+/// Prepares a plain connection for its close, so that it ends as its protocol wants it.
 pub(crate) fn end(socket: impl AsFd, ending: Ending) {
     match ending {
         Ending::Reset => {}
+        Ending::FinReset if close::reset_after_fin(&socket) => {}
         Ending::FinReset => close::send_fin(socket),
         // A socket that does not take a few bytes is full of data that nobody reads.
         Ending::Farewell(message) => {
@@ -250,7 +251,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
         if read == 0 {
             return Err(match sent {
                 Err(error) if exchange.is_unanswered() => failed(&error),
-                _ => exchange.closed(),
+                _ => exchange.on_close(),
             });
         }
         exchange.consume_output(exchange.output().len());

@@ -56,7 +56,7 @@ impl NativeExchange {
         result
     }
 
-    /// Ends the connection as the protocol wants it, but for the reset that the close sends.
+    /// Prepares the connection for its close, so that it ends as the protocol wants it.
     fn end(&mut self, socket: &OwnedFd, result: &ProbeResult<()>) {
         self.exchange.on_result(result);
         native::end(socket, self.exchange.ending());
@@ -78,7 +78,7 @@ impl NativeExchange {
                     let unanswered = self.send_error.filter(|_| self.exchange.is_unanswered());
                     return Advance::Ended(Err(match unanswered {
                         Some(errno) => self.exchange.io_error(&errno.into()),
-                        None => self.exchange.closed(),
+                        None => self.exchange.on_close(),
                     }));
                 }
                 Ok((_, length)) => length,

@@ -34,7 +34,7 @@ fn run(check: &MongodbCheck, pieces: &[&[u8]]) -> ProbeResult<()> {
             return result;
         }
     }
-    Err(exchange.closed())
+    Err(exchange.on_close())
 }
 
 /// A value as the reference writer takes it.

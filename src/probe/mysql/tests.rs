@@ -157,7 +157,7 @@ fn run_of(mysql: &Arc<Mysql>, pieces: &[&[u8]]) -> Outcome {
             return (result, exchange.ending(), exchange.output().to_vec());
         }
     }
-    let result = Err(exchange.closed());
+    let result = Err(exchange.on_close());
     exchange.on_result(&result);
     (result, exchange.ending(), exchange.output().to_vec())
 }

@@ -33,6 +33,8 @@ pub(super) struct Dialog {
     step: Step,
     /// True once the server has waited for a query, and takes a farewell.
     is_idle: bool,
+    /// True once the server has sent an error. Before the end of a login it closes then.
+    has_error: bool,
     messages: usize,
     version: String,
     row: Option<query::Standing>,
@@ -84,6 +86,7 @@ impl Dialog {
             now,
             step: if transport == Transport::Tls { Step::Tls } else { Step::Startup },
             is_idle: false,
+            has_error: false,
             messages: 0,
             version: String::new(),
             row: None,
@@ -145,7 +148,11 @@ impl Conversation for Dialog {
     }
 
     fn ending(&self) -> Ending {
-        if self.is_idle { Ending::Farewell(wire::TERMINATE) } else { Ending::FinReset }
+        match (self.is_idle, self.has_error) {
+            (true, _) => Ending::Farewell(wire::TERMINATE),
+            (false, true) => Ending::Reset,
+            (false, false) => Ending::FinReset,
+        }
     }
 
     fn take_work(&mut self) -> Option<Work> {
@@ -225,7 +232,10 @@ impl Dialog {
             (b'N', _) => Ok(None),
             // It speaks an older minor version.
             (b'v', Step::Startup) => Ok(None),
-            (b'E', _) => Err(self.on_error(&ServerError::new(message.body))),
+            (b'E', _) => {
+                self.has_error = true;
+                Err(self.on_error(&ServerError::new(message.body)))
+            }
             (b'R', Step::Startup | Step::Login | Step::ScramFirst(_) | Step::ScramLast(..)) => {
                 self.on_authentication(message.body, wire, output)
             }

@@ -82,7 +82,7 @@ fn exchange(postgres: &Arc<Postgres>, transport: Transport) -> Exchange {
     Exchange::new(postgres.clone().start(transport, clock::now()).unwrap())
 }
 
-/// Returns the result and the ending after an answer in pieces, or those of a close.
+/// Returns the result after an answer in pieces, or that of a close, and the ending before it.
 fn run(check: &PostgresCheck, pieces: &[&[u8]]) -> (ProbeResult<()>, Ending) {
     let mut exchange = exchange(&postgres(check), Transport::Plain);
     for piece in pieces {
@@ -90,7 +90,8 @@ fn run(check: &PostgresCheck, pieces: &[&[u8]]) -> (ProbeResult<()>, Ending) {
             return (result, exchange.ending());
         }
     }
-    (Err(exchange.closed()), exchange.ending())
+    let ending = exchange.ending();
+    (Err(exchange.on_close()), ending)
 }
 
 const SASL: &[u8] = b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0";
@@ -221,12 +222,16 @@ fn the_end_is_the_one_that_no_server_logs() {
         (check(), [authentication(0, b""), ready()].concat(), farewell),
         (check(), authentication(0, b""), Ending::FinReset),
         (check(), Vec::new(), Ending::FinReset),
+        (check(), error("57P03", "starting up"), Ending::Reset),
         (of_role(Role::Primary), trusting(&["f", "off"]), farewell),
         (of_role(Role::Primary), [authentication(0, b""), ready()].concat(), farewell),
         (of_role(Role::Primary), authentication(5, b"salt"), Ending::FinReset),
     ] {
         assert_eq!(run(&check, &[&answer]).1, ending, "{answer:?}");
     }
+    let mut closed = exchange(&postgres(&check()), Transport::Plain);
+    closed.on_close();
+    assert_eq!(closed.ending(), Ending::Reset);
 }
 
 #[test]

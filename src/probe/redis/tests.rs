@@ -35,7 +35,7 @@ fn run(redis: &Arc<Redis>, pieces: &[&[u8]]) -> ProbeResult<()> {
             return result;
         }
     }
-    Err(exchange.closed())
+    Err(exchange.on_close())
 }
 
 fn commands(check: &RedisCheck) -> String {
