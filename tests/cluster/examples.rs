@@ -19,6 +19,7 @@ use crate::support::{
 };
 
 mod failover;
+mod mysql;
 mod names;
 mod roles;
 mod servers;
@@ -32,7 +33,7 @@ pub(crate) fn cases() -> Vec<Trial> {
         test_and_prod,
         every_example_is_tried,
     ];
-    let others = [failover::cases(), names::cases(), roles::cases()];
+    let others = [failover::cases(), mysql::cases(), names::cases(), roles::cases()];
     own.into_iter().chain(others.into_iter().flatten()).collect()
 }
 
@@ -112,10 +113,12 @@ async fn every_example_is_tried() {
     let tried = [
         "aurora-readers.yaml",
         "etcd.yaml",
+        "galera.yaml",
         "legacy-import.yaml",
         "mongodb-replica-set.yaml",
         "mongodb-roles.yaml",
         "mongodb-srv.yaml",
+        "mysql-roles.yaml",
         "mysql-singleton.yaml",
         "names-and-ips.yaml",
         "postgres-patroni.yaml",

@@ -60,6 +60,8 @@ for_test() {
 	for_demo
 	need galera-4 /usr/lib/galera/libgalera_smm.so
 	need mariadb-server mariadbd
+	# It fetches servers that Debian has not, such as MySQL's.
+	need maven mvn
 	need patroni patroni
 	need pgbouncer pgbouncer
 	need postgresql '/usr/lib/postgresql/*/bin/postgres'

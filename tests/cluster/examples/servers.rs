@@ -61,7 +61,7 @@ impl Server {
     }
 
     /// Waits until an attempt succeeds. Prints the log if none does.
-    async fn ready(&mut self, mut attempt: impl AsyncFnMut() -> Result<(), String>) {
+    pub(super) async fn ready(&mut self, mut attempt: impl AsyncFnMut() -> Result<(), String>) {
         let process = self.process.as_mut().expect("the server runs");
         let mut ended = None;
         eventually(STARTED, self.name, async || {
