@@ -44,6 +44,7 @@ pub use ip::AllowedNetworks;
 #[allow(unused_imports, reason = "only the tests use it yet")]
 pub(crate) use kinds::check_kinds;
 pub use kinds::http::Scheme;
+pub(crate) use kinds::login::{MAX_PASSWORD_LENGTH, MAX_USER_LENGTH};
 pub use kinds::role::Role;
 pub use kinds::tls::Tls;
 pub use kinds::{CHECK_KINDS, CheckKind};

@@ -28,6 +28,7 @@ mod native;
 mod observation;
 mod phase;
 mod registry;
+mod server_text;
 mod stream;
 mod target;
 mod text;

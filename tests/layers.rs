@@ -124,8 +124,8 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
     (
         "config::kinds",
         &[
-            "kind", "role", "tls", "exec", "http", "tcp", "postgres", "redis", "mongodb", "mysql",
-            "grpc",
+            "kind", "login", "role", "tls", "exec", "http", "tcp", "postgres", "redis", "mongodb",
+            "mysql", "grpc",
         ],
     ),
     (
@@ -205,6 +205,7 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
             "phase",
             "target",
             "text",
+            "server_text",
             "value",
             "credentials",
             "observation",

@@ -10,6 +10,7 @@
 use std::net::IpAddr;
 
 pub(crate) mod kind;
+pub(crate) mod login;
 pub(crate) mod role;
 pub(crate) mod tls;
 

@@ -18,7 +18,6 @@ use futures::future::BoxFuture;
 use super::credentials::Credentials;
 use super::observation::Observed;
 use super::phase::{Phase, ProbeResult};
-use super::text::quote;
 use crate::health::Verdict;
 
 /// The most bytes that are read in one probe.
@@ -300,19 +299,6 @@ impl Exchange {
     pub(crate) fn timed_out(&self, timeout: Duration) -> ProbeResult<()> {
         self.phase().timed_out(timeout)
     }
-}
-
-/// Returns the verdict on an answer that is not of the protocol.
-pub(crate) fn not_of_protocol(phase: Phase, product: &str, answer: &[u8]) -> Verdict {
-    let start = String::from_utf8_lossy(&answer[..answer.len().min(64)]);
-    phase.fail(format_args!("not {product}: the answer begins {}", quote(&start, 10)))
-}
-
-/// Returns a text of the server in quotes.
-pub(crate) fn quote_server(text: &[u8]) -> String {
-    // Four bytes for each character that is shown, and one more for the mark of a cut.
-    let text = String::from_utf8_lossy(&text[..text.len().min(4 * 121)]);
-    quote(&text, 120)
 }
 
 /// Returns whether a result is as a row of a test has it: empty for a pass, with `?` at the start

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::phase::{Phase, ProbeResult};
 use super::value::{self, FileStamp};
 use crate::clock;
-use crate::config::ValueSource;
+use crate::config::{MAX_PASSWORD_LENGTH, MAX_USER_LENGTH, ValueSource};
 
 /// The time for which a file counts as unchanged without a look at it.
 const MAX_AGE: Duration = Duration::from_secs(1);
@@ -71,8 +71,11 @@ impl Credentials {
         self.password.is_some()
     }
 
+    /// Returns the user. A server would close without a word when it gets one that is too long,
+    /// and look dead.
     pub(crate) fn user(&self) -> ProbeResult<Option<Arc<[u8]>>> {
-        self.user.as_ref().map(|value| value.bytes()).transpose()
+        let user = self.user.as_ref().map(|value| value.bytes()).transpose()?;
+        within(user, MAX_USER_LENGTH, "the user is over 1 KiB")
     }
 
     /// Returns the user for a protocol in which a NUL ends it.
@@ -81,12 +84,14 @@ impl Credentials {
             Some(user) if user.contains(&0) => {
                 Err(Phase::Files.inconclusive("the user has a NUL character"))
             }
+            Some(user) if user.is_empty() => Err(Phase::Files.inconclusive("the user is empty")),
             user => Ok(user),
         }
     }
 
     pub(crate) fn password(&self) -> ProbeResult<Option<Arc<[u8]>>> {
-        self.password.as_ref().map(|value| value.bytes()).transpose()
+        let password = self.password.as_ref().map(|value| value.bytes()).transpose()?;
+        within(password, MAX_PASSWORD_LENGTH, "the password is over 8 KiB")
     }
 
     /// Makes the next probe look at the files, because the server has refused what they held.
@@ -98,6 +103,13 @@ impl Credentials {
 
     fn values(&self) -> impl Iterator<Item = &Arc<KeptValue>> {
         self.user.iter().chain(&self.password)
+    }
+}
+
+fn within(value: Option<Arc<[u8]>>, most: usize, problem: &str) -> ProbeResult<Option<Arc<[u8]>>> {
+    match value {
+        Some(value) if value.len() > most => Err(Phase::Files.inconclusive(problem)),
+        value => Ok(value),
     }
 }
 
@@ -243,5 +255,20 @@ mod tests {
         assert!(kept(&one) && !kept(&other));
         drop(second);
         assert!(!kept(&one));
+    }
+
+    #[test]
+    fn a_user_or_password_that_no_server_has_is_inconclusive() {
+        let of = |user: usize, password: usize| {
+            let value = |length| ValueSource::Literal("x".repeat(length));
+            let credentials = Credentials::new(Some(&value(user)), Some(&value(password)));
+            credentials.user_without_nul().and_then(|_| credentials.password()).map(drop)
+        };
+        let refused = |why: &str| Err(Verdict::Inconclusive(format!("files: {why}")));
+        assert_eq!(of(1, 0), Ok(()));
+        assert_eq!(of(MAX_USER_LENGTH, MAX_PASSWORD_LENGTH), Ok(()));
+        assert_eq!(of(MAX_USER_LENGTH + 1, 1), refused("the user is over 1 KiB"));
+        assert_eq!(of(1, MAX_PASSWORD_LENGTH + 1), refused("the password is over 8 KiB"));
+        assert_eq!(of(0, 1), refused("the user is empty"));
     }
 }

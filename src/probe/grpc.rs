@@ -33,11 +33,12 @@ use hyper::{Method, Request, StatusCode, Version};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use self::message::ServingStatus;
-use super::conversation::{MAX_MESSAGE, MAX_RECEIVED, quote_server};
+use super::conversation::{MAX_MESSAGE, MAX_RECEIVED};
 use super::http::AGENT;
 use super::http2_client::{Limits, converse, next_data};
 use super::kind::{CheckProber, NewProber, Workload};
 use super::phase::{Phase, ProbeResult, Progress};
+use super::server_text::{Secrets, quote_server};
 use super::stream::close::close_with_server;
 use super::stream::connect::connect;
 use super::stream::{BoundedStream, ReadBudget};
@@ -194,7 +195,7 @@ fn check_head(status: StatusCode, headers: &HeaderMap) -> ProbeResult<()> {
     if content_type.starts_with(b"application/grpc") {
         return Ok(());
     }
-    let shown = quote_server(content_type);
+    let shown = quote_server(content_type, &Secrets::NONE);
     Err(Phase::Grpc.fail(format_args!("not gRPC: the answer is of type {shown}")))
 }
 

@@ -32,13 +32,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use self::bson::{Fields, Malformed, Value};
-use super::conversation::{
-    Conversation, Ending, Protocol, Transport, not_of_protocol, quote_server,
-};
+use super::conversation::{Conversation, Ending, Protocol, Transport};
 use super::kind::{CheckProber, NewProber};
 use super::native::NativeProber;
 use super::observation::{Lag, Observation, Observed, Observer, ServerRole};
 use super::phase::{Phase, ProbeResult};
+use super::server_text::{Secrets, not_of_protocol, quote_server};
 use super::target::Target;
 use crate::config::{MongodbCheck, Role};
 use crate::health::Verdict;
@@ -278,7 +277,7 @@ impl<'a> Answer<'a> {
     }
 
     fn error_verdict(&self) -> Verdict {
-        let text = self.error.map(quote_server);
+        let text = self.error.map(|error| quote_server(error, &Secrets::NONE));
         match (self.code, text) {
             (Some(code), _) if UNAUTHORIZED.contains(&code) => Phase::Auth.inconclusive(
                 "the server asks for a login before it tells its role; use `exec` or `tcp`",
@@ -323,7 +322,7 @@ fn product(wire_version: i64) -> Box<str> {
 }
 
 fn nonsense(answer: &[u8]) -> Verdict {
-    not_of_protocol(Phase::Hello, PRODUCT, answer)
+    not_of_protocol(Phase::Hello, PRODUCT, answer, &Secrets::NONE)
 }
 
 #[cfg(test)]

@@ -29,14 +29,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use self::resp::Reply;
-use super::conversation::{
-    Conversation, Ending, Protocol, Transport, not_of_protocol, quote_server,
-};
+use super::conversation::{Conversation, Ending, Protocol, Transport};
 use super::credentials::Credentials;
 use super::kind::{CheckProber, NewProber};
 use super::native::NativeProber;
 use super::observation::{Lag, Observation, Observed, Observer, ServerRole};
 use super::phase::{Phase, ProbeResult};
+use super::server_text::{Secrets, not_of_protocol, quote_server};
 use super::target::Target;
 use crate::config::{RedisCheck, Role};
 use crate::health::Verdict;
@@ -57,6 +56,8 @@ struct Redis {
 /// One conversation.
 struct Dialog {
     redis: Arc<Redis>,
+    user: Option<Arc<[u8]>>,
+    password: Option<Arc<[u8]>>,
     commands: Vec<u8>,
     now: Instant,
     phase: Phase,
@@ -100,7 +101,15 @@ impl Protocol for Redis {
         if self.asks_role() {
             resp::write_command(&mut commands, [&b"ROLE"[..]]);
         }
-        Ok(Box::new(Dialog { redis: self, commands, now, phase, lag: Lag::NO_LINK }))
+        Ok(Box::new(Dialog {
+            redis: self,
+            user,
+            password,
+            commands,
+            now,
+            phase,
+            lag: Lag::NO_LINK,
+        }))
     }
 
     fn observed(&self) -> Option<Observed> {
@@ -142,6 +151,7 @@ impl Conversation for Dialog {
 
     fn advance(&mut self, input: &mut &[u8], _: &mut Vec<u8>) -> Option<ProbeResult<()>> {
         loop {
+            let before = *input;
             let turn = match self.phase {
                 Phase::Auth => self.on_auth(input),
                 Phase::Ping => self.on_ping(input),
@@ -153,7 +163,12 @@ impl Conversation for Dialog {
                 Ok(Turn::Next(phase)) => self.phase = phase,
                 Ok(Turn::End(result)) => return Some(result),
                 Err(resp::NotResp) => {
-                    return Some(Err(not_of_protocol(self.phase, PRODUCT, input)));
+                    return Some(Err(not_of_protocol(
+                        self.phase,
+                        PRODUCT,
+                        before,
+                        &self.secrets(),
+                    )));
                 }
             }
         }
@@ -190,12 +205,14 @@ impl Dialog {
         {
             return Phase::Auth.inconclusive("the server has no password; remove `password`");
         }
-        let code = String::from_utf8_lossy(resp::code(error)).into_owned();
+        let code = match self.secrets().are_in(error) {
+            true => "a text with the user or the password".into(),
+            false => String::from_utf8_lossy(resp::code(error)),
+        };
         Phase::Auth.inconclusive(format_args!("refused ({code}): is the password right?"))
     }
 
     fn on_ping(&mut self, input: &mut &[u8]) -> Result<Turn, resp::NotResp> {
-        let before = *input;
         let Some(reply) = resp::take_reply(input)? else { return Ok(Turn::Incomplete) };
         let error = match reply {
             Reply::Status(b"PONG") if self.redis.max_lag.is_some() => {
@@ -204,17 +221,15 @@ impl Dialog {
             // What follows is the reply to ROLE, if that was asked for.
             Reply::Status(b"PONG") => return Ok(self.after_ping()),
             Reply::Error(error) => error,
-            _ => {
-                *input = before;
-                return Err(resp::NotResp);
-            }
+            _ => return Err(resp::NotResp),
         };
         let asks_nothing = self.redis.role == Role::Any && self.redis.max_lag.is_none();
         Ok(Turn::End(match resp::code(error) {
             b"NOAUTH" if asks_nothing => Ok(()),
             b"NOAUTH" => Err(no_password()),
             b"NOPERM" => Err(Phase::Ping.inconclusive("the user may not run PING")),
-            _ => Err(unavailable(error).unwrap_or_else(|| Phase::Ping.fail(quote_server(error)))),
+            _ => Err(unavailable(error)
+                .unwrap_or_else(|| Phase::Ping.fail(quote_server(error, &self.secrets())))),
         }))
     }
 
@@ -235,7 +250,7 @@ impl Dialog {
                     let why = "the user may not run INFO";
                     return Ok(Turn::End(Err(Phase::Lag.inconclusive(why))));
                 }
-                _ => return Ok(Turn::End(Err(error_verdict(Phase::Lag, "INFO", error)))),
+                _ => return Ok(Turn::End(Err(self.error_verdict("INFO", error)))),
             },
             _ => return Err(resp::NotResp),
         }
@@ -253,11 +268,30 @@ impl Dialog {
                 return Ok(Turn::End(Ok(())));
             }
             Reply::Error(error) => {
-                return Ok(Turn::End(Err(error_verdict(Phase::Role, "ROLE", error))));
+                return Ok(Turn::End(Err(self.error_verdict("ROLE", error))));
             }
             _ => return Err(resp::NotResp),
         };
         Ok(Turn::End(self.redis.check(role, self.lag, self.now)))
+    }
+
+    /// Returns the verdict on an error to the command of this phase.
+    fn error_verdict(&self, command: &str, error: &[u8]) -> Verdict {
+        let phase = self.phase;
+        match resp::code(error) {
+            b"NOAUTH" => no_password(),
+            b"NOPERM" => phase.inconclusive(format_args!("the user may not run {command}")),
+            // Some installations rename commands.
+            _ if error.starts_with(b"ERR unknown command") => {
+                phase.inconclusive(format_args!("the server has no command {command}"))
+            }
+            _ => unavailable(error)
+                .unwrap_or_else(|| phase.fail(quote_server(error, &self.secrets()))),
+        }
+    }
+
+    fn secrets(&self) -> Secrets<'_> {
+        Secrets { user: self.user.as_deref(), password: self.password.as_deref() }
     }
 }
 
@@ -274,19 +308,6 @@ fn unavailable(error: &[u8]) -> Option<Verdict> {
         _ if error.starts_with(b"ERR max number of clients reached") => Phase::Ping.fail("full"),
         _ => return None,
     })
-}
-
-/// Returns the verdict on an error to ROLE or INFO.
-fn error_verdict(phase: Phase, command: &str, error: &[u8]) -> Verdict {
-    match resp::code(error) {
-        b"NOAUTH" => no_password(),
-        b"NOPERM" => phase.inconclusive(format_args!("the user may not run {command}")),
-        // Some installations rename commands.
-        _ if error.starts_with(b"ERR unknown command") => {
-            phase.inconclusive(format_args!("the server has no command {command}"))
-        }
-        _ => unavailable(error).unwrap_or_else(|| phase.fail(quote_server(error))),
-    }
 }
 
 fn no_password() -> Verdict {

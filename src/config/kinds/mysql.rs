@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::kind::{CheckContext, KindRecord};
+use super::login;
 use super::role::{self, LagResolution, MaxLag, Role};
 use super::tls::{self, Tls, TlsKeys};
 use crate::config::language::record::record;
@@ -90,6 +91,7 @@ impl KindRecord for Mysql {
             Field::Absent => Err(problems.error_at_key(context.blame(&written.location), NO_USER)),
             given => given.required(),
         };
+        login::check(&mysql.user, &mysql.password, problems);
         let tls = match mysql.tls.given() {
             Some(tls) => tls::compile(tls, problems).map(Some),
             None => mysql.tls.optional().map(|_| None),

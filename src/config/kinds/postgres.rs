@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::kind::{CheckContext, KindRecord};
+use super::login;
 use super::role::{self, LagResolution, MaxLag, Role};
 use super::tls::{self, Tls, TlsKeys};
 use crate::config::language::record::record;
@@ -76,6 +77,8 @@ impl KindRecord for Postgres {
         let port = context.port("postgres", &postgres.port, &written.location, problems);
         let (max_lag, role) = (&postgres.max_lag, &postgres.role);
         let max_lag = role::compile_max_lag(max_lag, role, &RESOLUTION, problems);
+        login::check(&postgres.user, &postgres.password, problems);
+        login::check_not_empty(&postgres.password, problems);
         let tls = match postgres.tls.given() {
             Some(tls) => tls::compile(tls, problems).map(Some),
             None => postgres.tls.optional().map(|_| None),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::kind::{CheckContext, KindRecord};
+use super::login;
 use super::role::{self, LagResolution, MaxLag, Role};
 use super::tls::{self, Tls, TlsKeys};
 use crate::config::language::record::record;
@@ -79,6 +80,7 @@ impl KindRecord for Redis {
             let message = "`user` has no effect alone; write `password` beside it";
             problems.error_at_key(&user.location, message);
         }
+        login::check(&redis.user, &redis.password, problems);
         let tls = match redis.tls.given() {
             Some(tls) => tls::compile(tls, problems).map(Some),
             None => redis.tls.optional().map(|_| None),

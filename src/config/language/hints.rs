@@ -22,7 +22,7 @@ pub(super) struct Hint {
 }
 
 /// The names that other tools, first of all Kubernetes, use for keys of this config.
-pub(crate) const SYNONYMS: [(&str, &str); 22] = [
+pub(crate) const SYNONYMS: [(&str, &str); 28] = [
     ("periodSeconds", "interval"),
     ("period", "interval"),
     ("timeoutSeconds", "timeout"),
@@ -45,6 +45,12 @@ pub(crate) const SYNONYMS: [(&str, &str); 22] = [
     ("cidrs", "within"),
     ("networks", "within"),
     ("ttl", "refresh"),
+    ("pgsql", "postgres"),
+    ("mariadb", "mysql"),
+    ("valkey", "redis"),
+    ("mongo", "mongodb"),
+    ("etcd", "grpc"),
+    ("username", "user"),
 ];
 
 impl Shape<'_> {

@@ -18,8 +18,8 @@ use crate::config::problem::Reported;
 use crate::config::yaml::node::{Entry, Node, NodeKind, Scalar, ScalarKind};
 
 record! {
-    /// A file that holds the value. The daemon reads it for each check, so that a rotated Secret
-    /// works.
+    /// A file that holds the value. The daemon reads it again when it has changed, as a rotated
+    /// Secret does.
     FromFile requires ["file"] {
         /// The path of the file.
         file: FilePath,

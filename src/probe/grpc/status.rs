@@ -3,8 +3,9 @@
 use hyper::header::HeaderMap;
 
 use crate::health::Verdict;
-use crate::probe::conversation::quote_server;
+
 use crate::probe::phase::{Phase, ProbeResult};
+use crate::probe::server_text::{Secrets, quote_server};
 
 /// The names of the statuses, by their number.
 const NAMES: [&str; 17] = [
@@ -34,7 +35,7 @@ pub(super) fn check(trailers: &HeaderMap) -> ProbeResult<()> {
     };
     let number = status.to_str().ok().and_then(|status| status.parse::<usize>().ok());
     let Some(number) = number else {
-        let shown = quote_server(status.as_bytes());
+        let shown = quote_server(status.as_bytes(), &Secrets::NONE);
         return Err(Phase::Grpc.fail(format_args!("the answer has the grpc-status {shown}")));
     };
     let Some(&name) = NAMES.get(number) else {
@@ -55,7 +56,7 @@ fn verdict(name: &str, message: &[u8]) -> Verdict {
             "the server asks for credentials ({name}), which a `grpc` check has none of"
         )),
         _ if message.is_empty() => Phase::Grpc.fail(name),
-        _ => Phase::Grpc.fail(format_args!("{name} {}", quote_server(message))),
+        _ => Phase::Grpc.fail(format_args!("{name} {}", quote_server(message, &Secrets::NONE))),
     }
 }
 

@@ -10,9 +10,10 @@ use super::table::{self, Answer, Read, Table};
 use super::wire::{self, Greeting, Malformed, Packet, ServerError, capability};
 use super::{Mysql, PRODUCT, is_mariadb, replica_word, verdicts};
 use crate::health::Verdict;
-use crate::probe::conversation::{Conversation, Ending, Transport, not_of_protocol, quote_server};
+use crate::probe::conversation::{Conversation, Ending, Transport};
 use crate::probe::observation::Lag;
 use crate::probe::phase::{Phase, ProbeResult};
+use crate::probe::server_text::{Secrets, not_of_protocol, quote_server};
 
 /// The most packets of one probe.
 const MAX_PACKETS: usize = 256;
@@ -154,7 +155,7 @@ impl Dialog {
     }
 
     fn foreign(&self, input: &[u8]) -> Verdict {
-        not_of_protocol(self.phase(), PRODUCT, input)
+        not_of_protocol(self.phase(), PRODUCT, input, &self.secrets())
     }
 
     fn on_malformed(&self, malformed: &Malformed, input: &[u8]) -> Verdict {
@@ -378,17 +379,15 @@ impl Dialog {
                 Phase::Lag.inconclusive(format_args!("the user lacks the right {right}"))
             }
             (_, 1820) => self.phase().inconclusive("the password has expired (1820)"),
-            // Some texts name the user, which may be a secret.
-            (_, code) if self.names_user(error.text) => {
-                self.phase().fail(format_args!("error {code}"))
+            (_, code) => {
+                let text = quote_server(error.text, &self.secrets());
+                self.phase().fail(format_args!("{code} {text}"))
             }
-            (_, code) => self.phase().fail(format_args!("{code} {}", quote_server(error.text))),
         }
     }
 
-    fn names_user(&self, text: &[u8]) -> bool {
-        let length = self.user.len();
-        length > 0 && text.windows(length).any(|window| *window == *self.user)
+    fn secrets(&self) -> Secrets<'_> {
+        Secrets { user: Some(&self.user), password: self.password.as_deref() }
     }
 
     fn on_table(

@@ -3,8 +3,8 @@
 use super::auth::Plugin;
 use super::wire::ServerError;
 use crate::health::Verdict;
-use crate::probe::conversation::quote_server;
 use crate::probe::phase::Phase;
+use crate::probe::server_text::{Secrets, quote_server};
 
 /// The reason of a server that has forgotten the password, and would need it in clear.
 pub(super) const COLD: &str = "caching_sha2_password needs TLS after a restart or a new password; \
@@ -39,9 +39,10 @@ pub(super) fn on_early_error(error: &ServerError) -> Verdict {
         1130 => Phase::Greeting
             .inconclusive("this host is not allowed (1130): create USER@'HOST' on the server"),
         1040 | 1203 | 1226 => {
-            Phase::Greeting.fail(format_args!("full: {}", quote_server(error.text)))
+            Phase::Greeting.fail(format_args!("full: {}", quote_server(error.text, &Secrets::NONE)))
         }
-        code => Phase::Greeting.fail(format_args!("{code} {}", quote_server(error.text))),
+        code => Phase::Greeting
+            .fail(format_args!("{code} {}", quote_server(error.text, &Secrets::NONE))),
     }
 }
 

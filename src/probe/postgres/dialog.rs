@@ -7,12 +7,11 @@ use md5::{Digest as _, Md5};
 
 use super::scram::{self, Challenge, Client, Keys, Refusal};
 use super::wire::{self, Message, ServerError};
-use super::{PRODUCT, Postgres, query};
+use super::{DEFAULT_USER, PRODUCT, Postgres, query};
 use crate::health::Verdict;
-use crate::probe::conversation::{
-    Conversation, Ending, Transport, Work, not_of_protocol, quote_server,
-};
+use crate::probe::conversation::{Conversation, Ending, Transport, Work};
 use crate::probe::phase::{Phase, ProbeResult};
+use crate::probe::server_text::{Secrets, not_of_protocol, quote_server};
 
 /// The most messages of one probe.
 const MAX_MESSAGES: usize = 64;
@@ -210,20 +209,27 @@ impl Dialog {
         (!is_known).then(|| Err(self.foreign(input)))
     }
 
+    fn secrets(&self) -> Secrets<'_> {
+        let is_own = *self.user != *DEFAULT_USER;
+        Secrets { user: is_own.then_some(&*self.user), password: self.password.as_deref() }
+    }
+
     fn foreign(&self, input: &[u8]) -> Verdict {
-        not_of_protocol(self.phase(), PRODUCT, input)
+        not_of_protocol(self.phase(), PRODUCT, input, &self.secrets())
     }
 
     /// Returns the verdict on what is no message. None if more of it is awaited.
     fn malformed(&self, input: &[u8]) -> Option<Verdict> {
-        let (Step::Startup, [b'E', text @ ..]) = (&self.step, input) else {
+        // A zero byte is that of a length.
+        let (Step::Startup, [b'E', 1..=255, ..]) = (&self.step, input) else {
             return Some(self.foreign(input));
         };
+        let text = &input[1..];
         // A server that can't start a process for a session says so in the old form: a text with
         // a zero byte at its end, and no length.
         let end = text.iter().position(|byte| *byte == 0);
         let end = end.or((text.len() >= MAX_OLD_TEXT).then_some(text.len()))?;
-        Some(self.phase().fail(quote_server(text[..end].trim_ascii_end())))
+        Some(self.phase().fail(quote_server(text[..end].trim_ascii_end(), &Secrets::NONE)))
     }
 
     fn on_message(&mut self, message: &Message, wire: &[u8], output: &mut Vec<u8>) -> Flow {
@@ -263,7 +269,7 @@ impl Dialog {
     fn on_error(&self, error: &ServerError) -> ProbeResult<()> {
         let phase = self.phase();
         let code = String::from_utf8_lossy(error.code).into_owned();
-        let text = || quote_server(error.text);
+        let text = || quote_server(error.text, &self.secrets());
         let is_login = code.starts_with("28");
         if phase != Phase::Role && (is_login || code == "3D000") && !self.postgres.needs_login() {
             self.postgres.set_note(self.now);

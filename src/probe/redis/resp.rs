@@ -64,6 +64,10 @@ pub(super) fn take_reply<'a>(input: &mut &'a [u8]) -> Result<Option<Reply<'a>>, 
 pub(super) fn take_role<'a>(input: &mut &'a [u8]) -> Result<Option<Reply<'a>>, NotResp> {
     let mut rest = *input;
     let is_list = rest.first() == Some(&b'*');
+    // A list that is none, and one without a role.
+    if matches!(rest, [b'*', b'-' | b'0', ..]) {
+        return Err(NotResp);
+    }
     let Some(reply) = take_reply(&mut rest)? else { return Ok(None) };
     let reply = match (is_list, reply) {
         (true, _) => match take_reply(&mut rest)? {

@@ -81,7 +81,9 @@ fn rows() -> Vec<(RedisCheck, String, &'static str)> {
         (primary(), pong("-ERR unknown command 'ROLE', with args\r\n"), NO_COMMAND),
         (primary(), pong("$-1\r\n"), "role: not Redis: the answer begins \"$-1\\r\\n\""),
         (primary(), pong("*1\r\n*1\r\n"), NESTED),
-        (primary(), pong("*1\r\n$5\r\nother\r\n"), "role: not Redis: the answer begins \"\""),
+        (primary(), pong("*1\r\n$5\r\nother\r\n"), OTHER),
+        (primary(), pong("*-1\r\n"), "role: not Redis: the answer begins \"*-1\\r\\n\""),
+        (primary(), pong("*0\r\n"), "role: not Redis: the answer begins \"*0\\r\\n\""),
         (with_password(), ok(MASTER), ""),
         (with_password(), ok(SENTINEL), ""),
         (with_password(), ok("-NOPERM no\r\n"), ""),
@@ -91,6 +93,9 @@ fn rows() -> Vec<(RedisCheck, String, &'static str)> {
         (with_password(), "-ERR Client sent AUTH, but no password is set\r\n".into(), NO_NEED),
         (with_password(), "-DENIED Redis is running in protected mode\r\n".into(), PROTECTED),
         (with_password(), "-\x1b[31malice hunter2\r\n".into(), REFUSED_NONE),
+        (with_password(), "-NO secret\r\n".into(), REFUSED_TEXT),
+        (with_password(), "+OK\r\n-ERR what is `secret`?\r\n".into(), HIDDEN),
+        (with_password(), "*2\r\n$4\r\nAUTH\r\n$6\r\nsecret\r\n".into(), ECHO),
         (with_lag(), pong(&(info("up", 3) + SLAVE)), ""),
         (with_lag(), pong(&(info("up", 31) + SLAVE)), "lag: 31s, more than 30s"),
         (with_lag(), pong(&(info("down", 31) + SLAVE)), ""),
@@ -127,6 +132,11 @@ fn rows() -> Vec<(RedisCheck, String, &'static str)> {
 }
 
 const NESTED: &str = "role: not Redis: the answer begins \"*1\\r\\n*1\\r\\n\"";
+const OTHER: &str = "role: not Redis: the answer begins \"*1\\r\\n$5\\r\\not…\"";
+const REFUSED_TEXT: &str =
+    "?auth: refused (a text with the user or the password): is the password right?";
+const HIDDEN: &str = "ping: (its text names the user or the password)";
+const ECHO: &str = "auth: not Redis: the answer begins \"*2\\r\\n$4\\r\\nAU…\"";
 const NO_LINK: &str = "ping: no link to its primary";
 const NO_ROLE: &str = "?role: the user may not run ROLE";
 const NO_COMMAND: &str = "?role: the server has no command ROLE";

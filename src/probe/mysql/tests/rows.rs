@@ -119,7 +119,11 @@ fn role_rows() -> Rows {
         (replica(), old(&[unknown(), writable(&["1"])]), ""),
         (check(), old(&[unknown(), unknown()]), UNKNOWN_VARIABLE),
         (check(), session(&[error(1053, "Server shutdown in progress")]), STOPPING),
-        (check(), session(&[error(1142, "denied to user 'checker'")]), "role: error 1142"),
+        (
+            check(),
+            session(&[error(1142, "denied to user 'checker'")]),
+            "role: 1142 (its text names the user or the password)",
+        ),
         (check(), session(&[error(1820, "You must reset")]), EXPIRED),
         (check(), session(&[writable(&["NULL", "0", "0"])]), "role: not MySQL: …"),
         (check(), session(&[ok()]), "role: not MySQL: the answer begins …"),
