@@ -172,8 +172,23 @@ async fn each_way_of_login_passes_and_is_refused() {
     let no_rule = inconclusive("auth: refused (28000): is the password right?");
     assert_eq!(probe(&login(port, "rejected", "secret")).await, no_rule);
     let missing = PostgresCheck { database: "gone".into(), ..login(port, "checker", "secret") };
-    let verdict = probe(&missing).await;
-    assert!(format!("{verdict:?}").starts_with("Fail(\"auth: error 3D000"), "{verdict:?}");
+    assert_eq!(probe(&missing).await, fail("auth: no such database (3D000)"));
+}
+
+#[tokio::test]
+async fn a_right_that_was_revoked_is_inconclusive() {
+    let server = primary("").await;
+    let check = PostgresCheck { role: Role::Primary, ..login(server.port, "checker", "secret") };
+    assert_eq!(probe(&check).await, pass());
+    sql(&server, "REVOKE CONNECT ON DATABASE postgres FROM PUBLIC");
+    let reason = "auth: refused (42501): may the user connect to the database?";
+    assert_eq!(probe(&check).await, inconclusive(reason));
+    sql(&server, "GRANT CONNECT ON DATABASE postgres TO checker");
+    assert_eq!(probe(&check).await, pass());
+    sql(&server, "REVOKE EXECUTE ON FUNCTION pg_is_in_recovery() FROM PUBLIC");
+    let reason = "role: the user lacks a right (42501): \"permission denied for function \
+                  pg_is_in_recovery\"";
+    assert_eq!(probe(&check).await, inconclusive(reason));
 }
 
 fn version() -> String {

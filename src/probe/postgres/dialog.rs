@@ -281,6 +281,18 @@ impl Dialog {
             let words = format_args!("refused ({code}): is the password right?");
             return Err(Phase::Auth.inconclusive(words));
         }
+        // A right that the user lacks says nothing about the server.
+        match (phase, code.as_str()) {
+            (Phase::Auth, "42501") => {
+                let words = "refused (42501): may the user connect to the database?";
+                return Err(phase.inconclusive(words));
+            }
+            (Phase::Role, "42501") => {
+                let words = format_args!("the user lacks a right (42501): {}", text());
+                return Err(phase.inconclusive(words));
+            }
+            _ => {}
+        }
         let what = match code.as_str() {
             "57P03" => "not ready",
             "57P01" | "57P02" => "stopping",
@@ -289,6 +301,7 @@ impl Dialog {
         };
         // The text may name the user, which may be a secret.
         Err(match (phase, what) {
+            (Phase::Auth, _) if code == "3D000" => phase.fail("no such database (3D000)"),
             (Phase::Auth, "") => phase.fail(format_args!("error {code}")),
             (Phase::Auth, what) => phase.fail(what),
             (_, "") => phase.fail(format!("{code} {}", text()).trim_start()),

@@ -100,7 +100,9 @@ const KERBEROS: &str = "?auth: the server asks for Kerberos, which is not spoken
 const METHOD: &str = "?auth: the server asks for method 99, which is not spoken";
 const CLEAR: &str = "?auth: the server asks for the password in clear; add tls: {}";
 const MECHANISM: &str = "?auth: the server asks for a mechanism that is not spoken";
-const HIDDEN: &str = "role: 42501 (its text names the user or the password)";
+const NO_RIGHT: &str = "?role: the user lacks a right (42501): \"no\"";
+const NO_CONNECT: &str = "?auth: refused (42501): may the user connect to the database?";
+const HIDDEN: &str = "role: 42883 (its text names the user or the password)";
 const EARLY: &str = "auth: not PostgreSQL: the answer begins …";
 const NONCE: &str = "auth: the server answered to another login";
 const MALFORMED: &str = "auth: the server's SCRAM message is malformed";
@@ -164,8 +166,11 @@ fn rows() -> Vec<(PostgresCheck, Vec<u8>, &'static str)> {
         (with_password(), [sasl(), authentication(0, b"")].concat(), EARLY),
         (with_password(), challenge(b"r=x,s=W22Z,i=1"), NONCE),
         (with_password(), challenge(b"x"), MALFORMED),
-        (with_password(), [ok(), ready(), error("42501", "no")].concat(), "role: 42501 \"no\""),
-        (with_password(), [ok(), ready(), error("42501", "of secret")].concat(), HIDDEN),
+        (with_password(), [ok(), ready(), error("42883", "no")].concat(), "role: 42883 \"no\""),
+        (with_password(), [ok(), ready(), error("42883", "of secret")].concat(), HIDDEN),
+        (with_password(), [ok(), ready(), error("42501", "no")].concat(), NO_RIGHT),
+        (with_password(), [ok(), error("42501", "no")].concat(), NO_CONNECT),
+        (with_password(), [ok(), error("3D000", "no")].concat(), "auth: no such database (3D000)"),
         (check(), Vec::new(), "startup: connection closed"),
         (check(), b"R\0\0".to_vec(), "startup: connection closed"),
     ];
