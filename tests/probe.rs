@@ -34,6 +34,8 @@ mod mongodb;
 mod mysql;
 #[path = "probe/mysql_servers.rs"]
 mod mysql_servers;
+#[path = "probe/mysql_tls.rs"]
+mod mysql_tls;
 #[path = "probe/mysql_traces.rs"]
 mod mysql_traces;
 #[path = "probe/names.rs"]

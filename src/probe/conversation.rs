@@ -20,7 +20,7 @@ use super::observation::Observed;
 use super::phase::{Phase, ProbeResult};
 use crate::health::Verdict;
 
-/// The most bytes that are read in one probe.
+/// The most bytes that are read in one probe, unless its conversation takes more.
 pub(crate) const MAX_RECEIVED: usize = 64 << 10;
 
 /// The room for output from the beginning, so that a first message is one allocation.
@@ -149,6 +149,11 @@ pub(crate) trait Conversation: Send + Sync {
     /// Returns the way in which to end the connection if it ends now.
     fn ending(&self) -> Ending;
 
+    /// Returns the most bytes that are read in one probe.
+    fn max_received(&self) -> usize {
+        MAX_RECEIVED
+    }
+
     /// Returns a computation without which the conversation can't continue.
     /// [`advance`](Self::advance) follows it.
     fn take_work(&mut self) -> Option<Work> {
@@ -206,6 +211,12 @@ impl Exchange {
         self.received == 0
     }
 
+    /// Returns the number of received bytes that are kept for the rest of their message.
+    #[cfg(test)]
+    pub(crate) fn unread(&self) -> usize {
+        self.rest.len()
+    }
+
     /// Passes received bytes to the conversation. Returns its result once that is known.
     pub(crate) fn receive(&mut self, bytes: &[u8]) -> Option<ProbeResult<()>> {
         self.received += bytes.len();
@@ -228,9 +239,10 @@ impl Exchange {
     }
 
     fn check_limits(&self) -> Option<ProbeResult<()>> {
-        let what = match (self.rest.len() > MAX_MESSAGE, self.received > MAX_RECEIVED) {
-            (true, _) => "a message is over 16 KiB",
-            (false, true) => "the server has sent over 64 KiB",
+        let most = self.conversation.max_received();
+        let what = match (self.rest.len() > MAX_MESSAGE, self.received > most) {
+            (true, _) => "a message is over 16 KiB".to_owned(),
+            (false, true) => format!("the server has sent over {} KiB", most >> 10),
             (false, false) => return None,
         };
         Some(Err(self.phase().fail(what)))

@@ -37,7 +37,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use self::brake::{BRAKES, Brakes};
+use self::brake::{Attempt, BRAKES, Brakes};
 use self::dialog::Dialog;
 use self::query::{Replay, ReplicaWord, Standing, Variables};
 use super::conversation::{ConnectFailure, Conversation, Protocol, TlsStart, Transport};
@@ -63,7 +63,7 @@ struct Mysql {
     fetches_public_key: bool,
     credentials: Credentials,
     brakes: Arc<Brakes>,
-    /// True while a probe connects that may ask the server.
+    /// True while a probe connects that may ask the server, and is an attempt of the brake.
     is_admitted: AtomicBool,
     memory: Mutex<Memory>,
 }
@@ -96,14 +96,13 @@ impl Protocol for Mysql {
         transport: Transport,
         now: Instant,
     ) -> ProbeResult<Box<dyn Conversation>> {
-        if !self.is_admitted.swap(false, Ordering::Relaxed)
-            && let Some(verdict) = self.brakes.held(self.address, now)
-        {
-            return Err(verdict);
-        }
+        let attempt = match self.take_attempt() {
+            Some(attempt) => attempt,
+            None => self.brakes.admit_late(self.address, now)?,
+        };
         let user = self.credentials.user_without_nul()?.unwrap_or_default();
         let password = self.credentials.password()?;
-        Ok(Box::new(Dialog::new(self, user, password, transport, now)))
+        Ok(Box::new(Dialog::new(self, attempt, (user, password), transport, now)))
     }
 
     fn tls_start(&self) -> TlsStart {
@@ -111,17 +110,26 @@ impl Protocol for Mysql {
     }
 
     fn server_speaks_first(&self, now: Instant) -> bool {
+        // An attempt that never started would else be under way for ever.
+        drop(self.take_attempt());
         let is_admitted = self.brakes.admit(self.address, now);
         self.is_admitted.store(is_admitted, Ordering::Relaxed);
         is_admitted
     }
 
     fn on_connect_failure(&self, failure: ConnectFailure, _: Instant) {
+        drop(self.take_attempt());
         self.brakes.on_connect_failure(self.address, failure);
     }
 
     fn observed(&self) -> Option<Observed> {
         self.memory().observer.newest()
+    }
+}
+
+impl Drop for Mysql {
+    fn drop(&mut self) {
+        drop(self.take_attempt());
     }
 }
 
@@ -138,6 +146,12 @@ impl Mysql {
             is_admitted: AtomicBool::new(false),
             memory: Mutex::default(),
         }
+    }
+
+    /// Takes the attempt for which a connect has been admitted.
+    fn take_attempt(&self) -> Option<Attempt> {
+        let is_admitted = self.is_admitted.swap(false, Ordering::Relaxed);
+        is_admitted.then(|| Attempt::new(self.brakes.clone(), self.address))
     }
 
     /// Returns the variables to ask a server of this version for.

@@ -10,7 +10,7 @@ use external_endpoints::probe::Prober;
 use crate::certificates::Authority;
 use crate::fixtures::*;
 use crate::hostile_native::{self, Words};
-use crate::mysql_servers::{mariadb, mysql, sql, start, start_with_tls};
+use crate::mysql_servers::{Product, mariadb, mysql, sql, start, start_with_tls};
 use crate::servers::Database;
 
 pub(crate) fn check(port: u16) -> MysqlCheck {
@@ -51,6 +51,9 @@ pub(crate) fn shown(prober: &Prober) -> String {
 }
 
 pub(crate) const REFUSED: &str = "auth: refused (1045): is the password right?";
+
+pub(crate) const COLD: &str = "auth: caching_sha2_password needs TLS after a restart or a new \
+                               password; add tls: {}, or fetchPublicKey: true";
 
 #[tokio::test]
 async fn each_way_of_login_passes_and_is_refused() {
@@ -202,6 +205,48 @@ async fn a_replica_that_lags_fails_and_a_lost_primary_ages_it() {
 }
 
 #[tokio::test]
+async fn the_long_state_of_a_replica_is_read() {
+    for product in Product::all() {
+        let settings = if product.is_mariadb() { "" } else { REPLICA_OF_MYSQL };
+        let server = start(&product, &format!("--server-id=2 {settings}")).await;
+        let list = |item: &dyn Fn(u32) -> String| (0..8_000).map(item).collect::<Vec<_>>();
+        let long = match product.is_mariadb() {
+            true => {
+                let tables = list(&|number| format!("a{number:05}.%")).join(",");
+                format!("SET GLOBAL replicate_wild_do_table='{tables}'")
+            }
+            false => {
+                let spans = list(&|number| format!(":{}", 1_000_000_000 + 2 * number)).concat();
+                let server = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
+                format!("RESET MASTER; SET GLOBAL gtid_purged='{server}{spans}'")
+            }
+        };
+        let replicate = format!(
+            "{long}; CHANGE MASTER TO MASTER_HOST='127.0.0.1', MASTER_PORT=1, MASTER_USER='copy';
+             START SLAVE; SET GLOBAL read_only=1;"
+        );
+        sql(&server, &replicate);
+        let right = if product.is_mariadb() { "SLAVE MONITOR" } else { "REPLICATION CLIENT" };
+        sql(&server, &format!("GRANT {right} ON *.* TO checker@'%'"));
+        assert!(sql(&server, "SHOW SLAVE STATUS").len() > 64 << 10, "{}", product.name);
+        let check = MysqlCheck {
+            max_lag: Some(Duration::from_secs(600)),
+            fetch_public_key: true,
+            ..of_role(server.port, Role::Replica)
+        };
+        let prober = prober_of(&check);
+        assert_eq!(prober.probe().await, pass(), "{}", product.name);
+        assert!(shown(&prober).contains("(no link to its primary)"), "{}", shown(&prober));
+        sql(&server, "STOP SLAVE SQL_THREAD");
+        assert_eq!(prober.probe().await, fail("lag: replay is stopped"), "{}", product.name);
+    }
+}
+
+const REPLICA_OF_MYSQL: &str = "--gtid-mode=ON --enforce-gtid-consistency=ON --log-bin=bin \
+                                --log-slave-updates=ON --master-info-repository=TABLE \
+                                --relay-log-info-repository=TABLE";
+
+#[tokio::test]
 async fn a_full_server_has_its_words() {
     // One more is for a user with SUPER.
     let server = start(&mariadb(), "--max-connections=10").await;
@@ -254,9 +299,7 @@ async fn caching_sha2_needs_tls_or_the_key_while_its_cache_is_cold() {
     let Some(product) = mysql("8.0.12") else { return };
     let server = start(&product, "").await;
     let port = server.port;
-    let cold = "auth: caching_sha2_password needs TLS after a restart or a new password; \
-                add tls: {}, or fetchPublicKey: true";
-    assert_eq!(probe(&check(port)).await, inconclusive(cold));
+    assert_eq!(probe(&check(port)).await, inconclusive(COLD));
     let fetching = MysqlCheck { fetch_public_key: true, ..check(port) };
     let wrong = MysqlCheck { password: Some(literal("wrong")), ..fetching.clone() };
     assert_eq!(probe(&wrong).await, inconclusive(REFUSED));
@@ -267,7 +310,7 @@ async fn caching_sha2_needs_tls_or_the_key_while_its_cache_is_cold() {
     }
     assert_eq!(shown(&prober), "primary, MySQL 8.0.12");
     sql(&server, "FLUSH PRIVILEGES");
-    assert_eq!(probe(&check(port)).await, inconclusive(cold));
+    assert_eq!(probe(&check(port)).await, inconclusive(COLD));
     let tls = external_endpoints::config::Tls { insecure_skip_verify: true, ..Default::default() };
     // This version has no ECDHE, as all modern clients want it.
     let verdict = probe(&MysqlCheck { tls: Some(tls), ..check(port) }).await;

@@ -171,6 +171,7 @@ async fn on_a_host_with_a_name() {
             assert!(format!("{verdict:?}").contains(note), "{verdict:?}");
         }
         let other = proxy_to(server.port).await;
+        many_checks_at_once_do_not_block(&server, other).await;
         let wrong = MysqlCheck { password: Some(literal("wrong")), ..passing(other) };
         let nobody = |user| MysqlCheck { user: literal(user), ..passing(other) };
         // Some versions choose the decoy's way to log in by the name.
@@ -207,6 +208,29 @@ async fn blocks_those_that_only_connect(server: &Database) {
     assert_eq!(verdict, fail(blocked));
     sql(server, "FLUSH HOSTS");
     expect_welcome(server, "the flush").await;
+}
+
+/// Proves that checks of one address do not block this host if they are under way all at once when
+/// the server begins to hang. `other` is the port of another address of the server.
+async fn many_checks_at_once_do_not_block(server: &Database, other: u16) {
+    sql(server, "SET GLOBAL max_connect_errors=100; FLUSH HOSTS");
+    let check = passing(proxy_that_hangs(server.port).await);
+    let probers: Vec<Prober> = (0..200).map(|_| at(&check, 5 * TICK)).collect();
+    let round = async || join_all(probers.iter().map(Prober::probe)).await;
+    let count = |verdicts: &[Verdict], end: &str| {
+        verdicts.iter().filter(|verdict| format!("{verdict:?}").contains(end)).count()
+    };
+    let first = round().await;
+    let waiting = count(&first, "Inconclusive(\"greeting: asked by 40 other checks now, as");
+    let asked = count(&first, "Fail(\"auth: no answer in 1s\")");
+    assert_eq!((asked, waiting), (40, 160), "{first:?}");
+    let second = round().await;
+    let repeated = count(&second, "Fail(\"auth: no answer in 1s (asked again in ");
+    assert_eq!(repeated, 200, "{second:?}");
+    let errors = errors_of_host(server);
+    assert!((10..=40).contains(&errors), "{errors} errors");
+    assert_eq!(at(&passing(other), PATIENT).probe().await, pass());
+    sql(server, "SET GLOBAL max_connect_errors=20");
 }
 
 /// Starts a proxy that passes the greeting and then nothing.

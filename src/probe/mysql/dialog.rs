@@ -6,17 +6,21 @@ use std::time::Instant;
 use super::auth::{self, Plugin};
 use super::brake::Attempt;
 use super::query::{self, Question, Replay, Standing};
-use super::table::{self, Answer, Read, Table};
+use super::table::{self, Answer, Read, RowRead, Table};
 use super::wire::{self, Greeting, Malformed, Packet, ServerError, capability};
 use super::{Mysql, PRODUCT, is_mariadb, replica_word, verdicts};
 use crate::health::Verdict;
-use crate::probe::conversation::{Conversation, Ending, Transport};
+use crate::probe::conversation::{Conversation, Ending, MAX_RECEIVED, Transport};
 use crate::probe::observation::Lag;
 use crate::probe::phase::{Phase, ProbeResult};
 use crate::probe::server_text::{Secrets, not_of_protocol, quote_server};
 
-/// The most packets of one probe.
-const MAX_PACKETS: usize = 256;
+/// The most packets of one probe. A replica has up to 256 primaries, and a row for each.
+const MAX_PACKETS: usize = 512;
+
+/// The most bytes that are read in a probe that asks for the lag. Each row holds two sets of
+/// transactions, which can be 100 KiB and more.
+const MAX_REPLICATION_STATE: usize = 4 << 20;
 
 /// The most packets of a login.
 const MAX_LOGIN_PACKETS: usize = 20;
@@ -66,19 +70,18 @@ type Flow = Result<Step, ProbeResult<()>>;
 impl Dialog {
     pub(super) fn new(
         mysql: Arc<Mysql>,
-        user: Arc<[u8]>,
-        password: Option<Arc<[u8]>>,
+        attempt: Attempt,
+        (user, password): (Arc<[u8]>, Option<Arc<[u8]>>),
         transport: Transport,
         now: Instant,
     ) -> Self {
-        let attempt = Attempt::new(mysql.brakes.clone(), mysql.address);
         Self {
             mysql,
             user,
             password,
             transport,
             now,
-            attempt,
+            attempt: attempt.connected(),
             step: Step::Greeting,
             packets: 0,
             version: String::new(),
@@ -94,10 +97,15 @@ impl Conversation for Dialog {
     fn advance(&mut self, input: &mut &[u8], output: &mut Vec<u8>) -> Option<ProbeResult<()>> {
         while !self.awaits_handshake() {
             let before = *input;
-            let packet = match wire::take_packet(input) {
-                Ok(None) => return self.reject_foreign(input),
-                Ok(Some(packet)) => packet,
-                Err(malformed) => return Some(Err(self.on_malformed(&malformed, before))),
+            let packet = match self.read_row(input) {
+                RowRead::Waiting => return None,
+                RowRead::Malformed => return Some(Err(self.malformed(before))),
+                RowRead::Whole => None,
+                RowRead::None => match wire::take_packet(input) {
+                    Ok(None) => return self.reject_foreign(input),
+                    Ok(packet) => packet,
+                    Err(malformed) => return Some(Err(self.on_malformed(&malformed, before))),
+                },
             };
             self.packets += 1;
             let most =
@@ -105,9 +113,11 @@ impl Conversation for Dialog {
             if self.packets > most {
                 return Some(Err(self.phase().fail("the server sends messages without end")));
             }
-            match self.on_packet(&packet, before, output) {
-                Ok(step) => self.step = step,
-                Err(result) => return Some(result),
+            let flow = packet.map(|packet| self.on_packet(&packet, before, output));
+            match flow {
+                Some(Ok(step)) => self.step = step,
+                Some(Err(result)) => return Some(result),
+                None => {}
             }
         }
         None
@@ -140,12 +150,27 @@ impl Conversation for Dialog {
         }
     }
 
+    fn max_received(&self) -> usize {
+        match self.step {
+            Step::Answer(Question::Lag(_), _) => MAX_REPLICATION_STATE,
+            _ => MAX_RECEIVED,
+        }
+    }
+
     fn on_failure(&mut self, verdict: &Verdict) {
         self.attempt.on_failure(verdict);
     }
 }
 
 impl Dialog {
+    /// Takes as much of a row as has come, if one comes now.
+    fn read_row(&mut self, input: &mut &[u8]) -> RowRead {
+        match &mut self.step {
+            Step::Answer(_, answer) => answer.read_row(input),
+            _ => RowRead::None,
+        }
+    }
+
     /// Returns the verdict on the beginning of a greeting that can be of no MySQL. Its end is not
     /// waited for.
     fn reject_foreign(&self, input: &[u8]) -> Option<ProbeResult<()>> {
@@ -188,7 +213,7 @@ impl Dialog {
                     nonsense(self)
                 })
             }
-            Step::Answer(question, answer) => match table::read(answer, body) {
+            Step::Answer(question, answer) => match table::read(answer, body, question.columns()) {
                 Some(Read::More(answer)) => Ok(Step::Answer(question, answer)),
                 Some(Read::Whole(table)) => {
                     self.step = Step::Answer(question, Answer::Head);
@@ -207,7 +232,7 @@ impl Dialog {
         // It has learnt of the client, and counts what does not end by its own word. So do versions
         // whose greeting is another.
         if matches!(body.first(), Some(9 | 10)) {
-            self.attempt.open(Phase::Auth.fail("no answer"));
+            self.attempt.open(Phase::Auth);
         }
         let Some(greeting) = Greeting::read(body) else { return Err(Err(self.foreign(wire))) };
         let needed = capability::PROTOCOL_41 | capability::PLUGIN_AUTH;
@@ -225,7 +250,7 @@ impl Dialog {
             (Transport::Plain, _) => Ok(self.log_in(plugin, 1, output)),
             (Transport::Tls, false) => Err(Err(Phase::Tls.fail("the server does not speak TLS"))),
             (Transport::Tls, true) => {
-                self.attempt.open(Phase::Tls.fail("no answer"));
+                self.attempt.open(Phase::Tls);
                 wire::write_tls_request(output, 1, self.capabilities());
                 Ok(Step::Handshake(plugin))
             }
@@ -247,7 +272,7 @@ impl Dialog {
 
     /// Writes the login by a way that needs only the scramble.
     fn log_in(&mut self, plugin: Plugin, sequence: u8, output: &mut Vec<u8>) -> Step {
-        self.attempt.open(Phase::Auth.fail("no answer"));
+        self.attempt.open(Phase::Auth);
         let answer = match plugin {
             Plugin::CachingSha2 => auth::caching_sha2(self.password(), &self.scramble),
             _ => auth::native(self.password(), &self.scramble),

@@ -82,7 +82,22 @@ impl Question {
             Question::Lag(ReplicaWord::Slave) => "SHOW SLAVE STATUS",
         }
     }
+    /// Returns the names of the columns that are needed. Empty if all are.
+    pub(super) fn columns(self) -> &'static [&'static [u8]] {
+        match self {
+            Question::Lag(_) => &LAG_COLUMNS,
+            Question::Writable(_) | Question::Galera => &[],
+        }
+    }
 }
+
+/// The columns of the state of replication that tell the lag, by the words of all servers.
+const LAG_COLUMNS: [&[u8]; 6] =
+    [APPLIER[0], APPLIER[1], RECEIVER[0], RECEIVER[1], SECONDS[0], SECONDS[1]];
+
+const APPLIER: [&[u8]; 2] = [b"Replica_SQL_Running", b"Slave_SQL_Running"];
+const RECEIVER: [&[u8]; 2] = [b"Replica_IO_Running", b"Slave_IO_Running"];
+const SECONDS: [&[u8]; 2] = [b"Seconds_Behind_Source", b"Seconds_Behind_Master"];
 
 /// A server that takes writes or does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,9 +149,7 @@ const UNTOLD: Lag = Lag::Unknown("the server does not say");
 pub(super) fn replay(table: &Table) -> Replay {
     let column =
         |words: [&[u8]; 2]| table.names.iter().position(|name| words.contains(&name.as_slice()));
-    let applier = column([b"Replica_SQL_Running", b"Slave_SQL_Running"]);
-    let receiver = column([b"Replica_IO_Running", b"Slave_IO_Running"]);
-    let seconds = column([b"Seconds_Behind_Source", b"Seconds_Behind_Master"]);
+    let (applier, receiver, seconds) = (column(APPLIER), column(RECEIVER), column(SECONDS));
     let mut worst = None;
     for row in &table.rows {
         let value = |column: Option<usize>| row.get(column?)?.as_deref();
@@ -167,6 +180,7 @@ mod tests {
         Table {
             names: names.iter().map(|name| name.as_bytes().to_vec()).collect(),
             rows: rows.iter().map(|row| row.iter().map(value).collect()).collect(),
+            ..Table::default()
         }
     }
 

@@ -169,19 +169,22 @@ pub(super) fn is_end(body: &[u8]) -> bool {
 pub(super) fn column_name(mut body: &[u8]) -> Option<&[u8]> {
     // Catalogue, schema, table and the table's own name come first.
     for _ in 0..4 {
-        take_value(&mut body)??;
+        take_value(&mut body)?;
     }
-    take_value(&mut body)?
+    take_value(&mut body)
 }
 
-/// Returns the values of a row with so many columns. A value is none if it is NULL. Returns none if
-/// the row is malformed.
-pub(super) fn row(mut body: &[u8], columns: usize) -> Option<Vec<Option<&[u8]>>> {
-    let mut values = Vec::with_capacity(columns);
-    for _ in 0..columns {
-        values.push(take_value(&mut body)?);
+/// Takes the head of a packet that is a row, and returns the row's length. Returns none, and takes
+/// nothing, if the packet is no row or its first byte has not come.
+pub(super) fn take_row_head(input: &mut &[u8]) -> Option<usize> {
+    let (&[a, b, c, _, first], _) = input.split_first_chunk()?;
+    let length = u32::from_le_bytes([a, b, c, 0]) as usize;
+    let is_end = first == 0xfe && length < 9;
+    let is_row = length > 0 && first != 0xff && !is_end;
+    if is_row {
+        *input = &input[4..];
     }
-    body.is_empty().then_some(values)
+    is_row.then_some(length)
 }
 
 /// Takes a text that ends with a zero byte.
@@ -192,24 +195,39 @@ pub(super) fn take_text<'a>(input: &mut &'a [u8]) -> Option<&'a [u8]> {
     Some(text)
 }
 
-/// Takes a value with its length before it. The inner option is none for NULL.
-#[expect(clippy::option_option, reason = "a value may be malformed, or NULL")]
-fn take_value<'a>(input: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
+/// The bytes before a value.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum ValueHead {
+    Null,
+    Length(usize),
+    Malformed,
+}
+
+/// Takes the head of a value. Returns none, and takes nothing, if it is not complete.
+pub(super) fn take_value_head(input: &mut &[u8]) -> Option<ValueHead> {
     let (&first, rest) = input.split_first()?;
-    let (length, rest) = match first {
-        0xfb => {
-            *input = rest;
-            return Some(None);
-        }
+    let (head, rest) = match first {
+        0xfb => (ValueHead::Null, rest),
         0xfc => {
-            let (&[low, high], rest) = rest.split_first_chunk()?;
-            (u16::from_le_bytes([low, high]).into(), rest)
+            let (&[a, b], rest) = rest.split_first_chunk()?;
+            (ValueHead::Length(u16::from_le_bytes([a, b]).into()), rest)
         }
-        // A longer value is in no message that is read.
-        0xfd.. => return None,
-        length => (usize::from(length), rest),
+        0xfd => {
+            let (&[a, b, c], rest) = rest.split_first_chunk()?;
+            (ValueHead::Length(u32::from_le_bytes([a, b, c, 0]) as usize), rest)
+        }
+        // Values of 16 MiB and more, of which a check reads none, and no value at all.
+        0xfe.. => (ValueHead::Malformed, rest),
+        length => (ValueHead::Length(length.into()), rest),
     };
-    let (value, rest) = rest.split_at_checked(length)?;
     *input = rest;
-    Some(Some(value))
+    Some(head)
+}
+
+/// Takes a value with its head. Returns none if it is NULL or malformed.
+fn take_value<'a>(input: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let ValueHead::Length(length) = take_value_head(input)? else { return None };
+    let (value, rest) = input.split_at_checked(length)?;
+    *input = rest;
+    Some(value)
 }
