@@ -42,6 +42,10 @@ mod mysql_traces;
 mod names;
 #[path = "probe/postgres.rs"]
 mod postgres;
+#[path = "probe/postgres_servers.rs"]
+mod postgres_servers;
+#[path = "probe/postgres_tls.rs"]
+mod postgres_tls;
 #[path = "probe/redis.rs"]
 mod redis;
 #[path = "probe/router.rs"]
@@ -52,3 +56,5 @@ mod servers;
 mod tcp;
 #[path = "probe/tls.rs"]
 mod tls;
+#[path = "probe/tls_proxy.rs"]
+mod tls_proxy;

@@ -165,6 +165,9 @@ pub(crate) trait Conversation: Send + Sync {
         false
     }
 
+    /// Takes the server's certificate in DER, after the TLS handshake.
+    fn on_certificate(&mut self, _certificate: &[u8]) {}
+
     /// Continues after the TLS handshake, if that was awaited.
     fn on_handshake(&mut self, _output: &mut Vec<u8>) {}
 
@@ -264,6 +267,11 @@ impl Exchange {
             true => Ok(()),
             false => Err(Phase::Tls.fail("bytes before the handshake")),
         }
+    }
+
+    /// Passes the server's certificate to the conversation, after the TLS handshake.
+    pub(crate) fn on_certificate(&mut self, certificate: &[u8]) {
+        self.conversation.on_certificate(certificate);
     }
 
     /// Continues after the TLS handshake.

@@ -173,6 +173,9 @@ impl Session {
         };
         match result.await {
             Ok(connection) => {
+                if let Some(certificate) = connection.certificate() {
+                    self.exchange.on_certificate(certificate);
+                }
                 self.connection = Some(Connection::Tls(connection));
                 self.exchange.on_handshake();
                 Ok(())

@@ -2,9 +2,11 @@
 
 mod client_auth;
 mod config;
+mod end_point;
 mod errors;
 mod handshake;
 mod verifier;
 
 pub(crate) use config::Alpn;
+pub(crate) use end_point::end_point_hash;
 pub(crate) use handshake::{Connector, PreparedHandshake, TlsConnection};

@@ -66,6 +66,7 @@ for_test() {
 	need pgbouncer pgbouncer
 	need postgresql '/usr/lib/postgresql/*/bin/postgres'
 	need prometheus promtool
+	need python3-pip pip3
 	need python3-etcd /usr/lib/python3/dist-packages/etcd/__init__.py
 	need redis-server redis-server
 }

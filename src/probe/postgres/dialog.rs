@@ -3,15 +3,17 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use aws_lc_rs::digest::Digest;
 use md5::{Digest as _, Md5};
 
-use super::scram::{self, Challenge, Client, Keys, Refusal};
+use super::scram::{Challenge, ChannelBinding, Client, Keys, Refusal};
 use super::wire::{self, Message, ServerError};
 use super::{DEFAULT_USER, PRODUCT, Postgres, query};
 use crate::health::Verdict;
 use crate::probe::conversation::{Conversation, Ending, Transport, Work};
 use crate::probe::phase::{Phase, ProbeResult};
 use crate::probe::server_text::{Secrets, not_of_protocol, quote_server};
+use crate::probe::tls;
 
 /// The most messages of one probe.
 const MAX_MESSAGES: usize = 64;
@@ -28,6 +30,8 @@ pub(super) struct Dialog {
     user: Arc<[u8]>,
     password: Option<Arc<[u8]>>,
     transport: Transport,
+    /// The hash of the server's certificate, to which a login is bound.
+    end_point: Option<Digest>,
     now: Instant,
     step: Step,
     /// True once the server has waited for a query, and takes a farewell.
@@ -82,6 +86,7 @@ impl Dialog {
             user,
             password,
             transport,
+            end_point: None,
             now,
             step: if transport == Transport::Tls { Step::Tls } else { Step::Startup },
             is_idle: false,
@@ -103,6 +108,10 @@ impl Conversation for Dialog {
 
     fn awaits_handshake(&self) -> bool {
         matches!(self.step, Step::Handshake)
+    }
+
+    fn on_certificate(&mut self, certificate: &[u8]) {
+        self.end_point = self.password.as_ref().and_then(|_| tls::end_point_hash(certificate));
     }
 
     fn on_handshake(&mut self, output: &mut Vec<u8>) {
@@ -277,9 +286,7 @@ impl Dialog {
         }
         // PgBouncer has one code for all.
         if phase != Phase::Role && (is_login || (phase == Phase::Auth && code == "08P01")) {
-            self.postgres.credentials.expire();
-            let words = format_args!("refused ({code}): is the password right?");
-            return Err(Phase::Auth.inconclusive(words));
+            return self.refused(&code);
         }
         // A right that the user lacks says nothing about the server.
         match (phase, code.as_str()) {
@@ -307,6 +314,23 @@ impl Dialog {
             (_, "") => phase.fail(format!("{code} {}", text()).trim_start()),
             (_, what) => phase.fail(format_args!("{what}: {}", text())),
         })
+    }
+
+    /// Returns the result of a refused login.
+    fn refused(&self, code: &str) -> ProbeResult<()> {
+        self.postgres.credentials.expire();
+        let client = match &self.step {
+            Step::ScramFirst(client) | Step::ScramLast(client, _) => Some(client),
+            _ => None,
+        };
+        let sends_binding =
+            client.is_some_and(|client| !matches!(client.binding(), ChannelBinding::Unsupported));
+        // A wrong password has another code at this point.
+        let question = match (sends_binding, code) {
+            (true, "28000") => "does a proxy or an attacker end TLS before the server?",
+            _ => "is the password right?",
+        };
+        Err(Phase::Auth.inconclusive(format_args!("refused ({code}): {question}")))
     }
 
     fn on_authentication(&mut self, mut body: &[u8], wire: &[u8], output: &mut Vec<u8>) -> Flow {
@@ -363,15 +387,10 @@ impl Dialog {
                 wire::write_message(output, b'p', &[answer.as_bytes(), &[0]]);
                 Ok(Step::Login)
             }
-            (10, mechanisms) if scram::is_among(mechanisms) => {
-                let client = new_client()?;
-                let first = client.first();
-                let length = (first.len() as u32).to_be_bytes();
-                let parts = [scram::MECHANISM, &[0], &length, first.as_bytes()];
-                wire::write_message(output, b'p', &parts);
-                Ok(Step::ScramFirst(client))
-            }
-            (10, _) => asks("a mechanism that is not spoken"),
+            (10, mechanisms) => match ChannelBinding::choose(mechanisms, self.end_point) {
+                Some(binding) => begin_scram(binding, output),
+                None => asks("a mechanism that is not spoken"),
+            },
             _ => Err(Err(Phase::Auth.fail("the server's salt is malformed"))),
         }
     }
@@ -420,11 +439,16 @@ impl Dialog {
     }
 }
 
-fn new_client() -> Result<Client, ProbeResult<()>> {
+fn begin_scram(binding: ChannelBinding, output: &mut Vec<u8>) -> Result<Step, ProbeResult<()>> {
     let mut nonce = [0; 18];
     aws_lc_rs::rand::fill(&mut nonce)
         .map_err(|_| Err(Phase::Auth.inconclusive("this host has no random numbers")))?;
-    Ok(Client::new("", &nonce))
+    let client = Client::new("", &nonce, binding);
+    let first = client.first();
+    let length = (first.len() as u32).to_be_bytes();
+    let parts = [binding.mechanism(), &[0], &length, first.as_bytes()];
+    wire::write_message(output, b'p', &parts);
+    Ok(Step::ScramFirst(client))
 }
 
 fn prove(client: Client, keys: Arc<Keys>, output: &mut Vec<u8>) -> Step {

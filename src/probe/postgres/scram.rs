@@ -1,5 +1,14 @@
 //! The client's side of SCRAM-SHA-256 (RFC 5802, RFC 7677), with keys that are kept.
 //!
+//! Over TLS the login is bound to the server's certificate, if the server offers that
+//! (SCRAM-SHA-256-PLUS). The server then refuses a login that somebody else's TLS has passed on.
+//!
+//! | certificate with a binding | offered             | sent                                  |
+//! | ---                        | ---                 | ---                                   |
+//! | yes                        | SCRAM-SHA-256-PLUS  | its hash                              |
+//! | yes                        | SCRAM-SHA-256 alone | `y`: a server that offered more fails |
+//! | no, or no TLS              | SCRAM-SHA-256       | `n`                                   |
+//!
 //! The derivation of the keys takes half a millisecond or more, which the server decides. So it is
 //! apart from the rest, and its result is kept for the next login.
 
@@ -7,7 +16,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
-use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::digest::{Digest, SHA256, digest};
 use aws_lc_rs::{hmac, pbkdf2};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -15,19 +24,63 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 /// The most rounds of the derivation that a check makes.
 const MAX_ROUNDS: u32 = 1_000_000;
 
-/// The name of the mechanism in the protocol.
-pub(super) const MECHANISM: &[u8] = b"SCRAM-SHA-256";
+/// The names of the mechanisms in the protocol.
+const MECHANISM: &[u8] = b"SCRAM-SHA-256";
+const BOUND_MECHANISM: &[u8] = b"SCRAM-SHA-256-PLUS";
 
-/// The channel binding of a client that has none, in Base64: `n,,`.
-const NO_BINDING: &str = "biws";
+/// The channel binding of a login.
+#[derive(Clone, Copy)]
+pub(super) enum ChannelBinding {
+    /// The client has none.
+    Unsupported,
+    /// The client has one, and the server did not offer to take it.
+    NotOffered,
+    /// The hash of the server's certificate.
+    EndPoint(Digest),
+}
 
-/// Returns whether a server's list of mechanisms has this one.
-pub(super) fn is_among(mechanisms: &[u8]) -> bool {
-    mechanisms.split(|byte| *byte == 0).any(|mechanism| mechanism == MECHANISM)
+impl ChannelBinding {
+    /// Returns the binding of a login by one of the server's mechanisms, for the hash of the
+    /// server's certificate. Returns none if no mechanism is spoken.
+    pub(super) fn choose(mechanisms: &[u8], end_point: Option<Digest>) -> Option<Self> {
+        let offers = |name| mechanisms.split(|byte| *byte == 0).any(|offered| offered == name);
+        match end_point {
+            Some(hash) if offers(BOUND_MECHANISM) => Some(Self::EndPoint(hash)),
+            _ if !offers(MECHANISM) => None,
+            Some(_) => Some(Self::NotOffered),
+            None => Some(Self::Unsupported),
+        }
+    }
+
+    pub(super) fn mechanism(&self) -> &'static [u8] {
+        match self {
+            Self::EndPoint(_) => BOUND_MECHANISM,
+            Self::Unsupported | Self::NotOffered => MECHANISM,
+        }
+    }
+
+    /// Returns the header of the client's messages.
+    fn header(&self) -> &'static str {
+        match self {
+            Self::Unsupported => "n,,",
+            Self::NotOffered => "y,,",
+            Self::EndPoint(_) => "p=tls-server-end-point,,",
+        }
+    }
+
+    /// Returns the header and the hash, in Base64.
+    fn encoded(&self) -> String {
+        let hash: &[u8] = match self {
+            Self::EndPoint(hash) => hash.as_ref(),
+            Self::Unsupported | Self::NotOffered => &[],
+        };
+        BASE64.encode([self.header().as_bytes(), hash].concat())
+    }
 }
 
 /// One login.
 pub(super) struct Client {
+    binding: ChannelBinding,
     user: String,
     nonce: String,
     /// The first message of the server.
@@ -61,8 +114,9 @@ pub(super) enum Refusal {
 
 impl Client {
     /// Begins a login. PostgreSQL takes the user from elsewhere, and wants an empty one here.
-    pub(super) fn new(user: &str, nonce: &[u8]) -> Self {
+    pub(super) fn new(user: &str, nonce: &[u8], binding: ChannelBinding) -> Self {
         Self {
+            binding,
             user: user.to_owned(),
             nonce: BASE64.encode(nonce),
             server_first: String::new(),
@@ -72,7 +126,11 @@ impl Client {
 
     /// Returns the first message.
     pub(super) fn first(&self) -> String {
-        format!("n,,{}", self.first_bare())
+        format!("{}{}", self.binding.header(), self.first_bare())
+    }
+
+    pub(super) fn binding(&self) -> ChannelBinding {
+        self.binding
     }
 
     fn first_bare(&self) -> String {
@@ -112,7 +170,7 @@ impl Client {
     }
 
     fn last_bare(&self) -> String {
-        format!("c={NO_BINDING},r={}", self.full_nonce)
+        format!("c={},r={}", self.binding.encoded(), self.full_nonce)
     }
 
     /// Returns the text that both sides sign.
@@ -180,7 +238,7 @@ mod tests {
         "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096";
 
     fn client() -> Client {
-        Client { nonce: NONCE.into(), ..Client::new("user", b"") }
+        Client { nonce: NONCE.into(), ..Client::new("user", b"", ChannelBinding::Unsupported) }
     }
 
     fn keys(challenge: Challenge) -> Keys {
@@ -226,6 +284,27 @@ mod tests {
         }
         assert!(read("r=rOprNGfwEbeRWgbNEkqOx,s=W22Z,i=1000000,x=y").is_ok());
         assert_eq!(client().read_challenge(b"r=\xff"), Err(Refusal::Malformed));
+    }
+
+    #[test]
+    fn the_binding_is_the_best_that_both_sides_have() {
+        let hash = digest(&SHA256, b"certificate");
+        let both = &b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0"[..];
+        let (plain, bound) = (&b"SCRAM-SHA-256\0\0"[..], &b"SCRAM-SHA-256-PLUS\0\0"[..]);
+        for (mechanisms, end_point, header) in [
+            (both, Some(hash), Some("p=tls-server-end-point,,")),
+            (bound, Some(hash), Some("p=tls-server-end-point,,")),
+            (plain, Some(hash), Some("y,,")),
+            (both, None, Some("n,,")),
+            (plain, None, Some("n,,")),
+            (bound, None, None),
+            (b"OTHER\0\0", Some(hash), None),
+            (b"", Some(hash), None),
+        ] {
+            let binding = ChannelBinding::choose(mechanisms, end_point);
+            let text = String::from_utf8_lossy(mechanisms);
+            assert_eq!(binding.map(|binding| binding.header()), header, "{text:?}");
+        }
     }
 
     #[test]

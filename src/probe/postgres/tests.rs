@@ -256,23 +256,39 @@ fn the_first_message_is_that_of_the_protocol() {
 struct ScramServer {
     salt: Vec<u8>,
     rounds: u32,
+    /// The hash of its own certificate.
+    end_point: Vec<u8>,
+    mechanism: String,
+    /// The client's channel binding header.
+    header: String,
     first: String,
 }
 
 impl ScramServer {
     fn new(salt: &[u8]) -> Self {
-        Self { salt: salt.to_vec(), rounds: 16, first: String::new() }
+        let (mechanism, header, first) = (String::new(), String::new(), String::new());
+        Self { salt: salt.to_vec(), rounds: 16, end_point: Vec::new(), mechanism, header, first }
     }
 
     /// Returns the server's first message for the client's.
     fn challenge(&mut self, client_first: &[u8]) -> String {
         let text = String::from_utf8(client_first.to_vec()).unwrap();
-        let bare = text.split("n,,").nth(1).unwrap();
+        let (mechanism, rest) = text.split_once('\0').unwrap();
+        let (header, bare) = rest[4..].split_once(",,").unwrap();
+        (self.mechanism, self.header) = (mechanism.to_owned(), format!("{header},,"));
         let nonce = bare.split("r=").nth(1).unwrap();
         let salt = BASE64.encode(&self.salt);
         let challenge = format!("r={nonce}more,s={salt},i={}", self.rounds);
         self.first = format!("{bare},{challenge}");
         challenge
+    }
+
+    /// Returns whether the client's last message has the channel binding of this server.
+    fn is_bound(&self, client_last: &str) -> bool {
+        let is_wanted = self.header.starts_with("p=");
+        let hash = if is_wanted { &self.end_point[..] } else { &[] };
+        let binding = BASE64.encode([self.header.as_bytes(), hash].concat());
+        client_last.starts_with(&format!("c={binding},r="))
     }
 
     /// Returns the server's last message, or none if the client's proof is wrong.
@@ -292,7 +308,7 @@ impl ScramServer {
         let key: Vec<u8> = proof.iter().zip(&signature).map(|(one, other)| one ^ other).collect();
         let is_right = digest::digest(&digest::SHA256, &key).as_ref() == stored.as_ref();
         let proof = sign(&sign(&salted, b"Server Key"), transcript.as_bytes());
-        is_right.then(|| format!("v={}", BASE64.encode(proof)))
+        (is_right && self.is_bound(bare)).then(|| format!("v={}", BASE64.encode(proof)))
     }
 }
 
@@ -419,6 +435,8 @@ fn an_endless_answer_ends() {
         assert!(!format!("{result:?}").contains("closed"), "{start:?}: {result:?}");
     }
 }
+
+mod binding;
 
 proptest! {
     #[test]

@@ -90,6 +90,11 @@ impl TlsConnection {
         self.stream.get_ref().1.alpn_protocol() == Some(b"h2")
     }
 
+    /// Returns the server's certificate in DER.
+    pub(crate) fn certificate(&self) -> Option<&[u8]> {
+        self.stream.get_ref().1.peer_certificates()?.first().map(AsRef::as_ref)
+    }
+
     /// Ends TLS by a close_notify, and returns the TCP connection.
     ///
     /// Waits for nothing: the message is a few bytes, and a socket that does not take them is full
