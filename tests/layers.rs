@@ -252,7 +252,10 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
     ("probe::redis", &["resp"]),
     ("probe::mysql", &["wire", "auth", "brake", "verdicts", "table", "query", "dialog"]),
     ("probe::stream", &["bounded", "connect", "close"]),
-    ("probe::tls", &["end_point", "verifier", "client_auth", "config", "errors", "handshake"]),
+    (
+        "probe::tls",
+        &["end_point", "alpn", "verifier", "client_auth", "config", "errors", "handshake"],
+    ),
     (
         "publish",
         &[

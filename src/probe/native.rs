@@ -43,7 +43,18 @@ impl NativeProber {
         tls: Option<&Tls>,
         target: &Target,
     ) -> Self {
-        let tls = tls.map(|tls| tls::Connector::new(tls, target, Alpn::None));
+        Self::offering(Alpn::None, address, protocol, tls, target)
+    }
+
+    /// Creates a prober that offers protocols in the TLS handshake.
+    pub(crate) fn offering(
+        alpn: Alpn,
+        address: SocketAddr,
+        protocol: Arc<dyn Protocol>,
+        tls: Option<&Tls>,
+        target: &Target,
+    ) -> Self {
+        let tls = tls.map(|tls| tls::Connector::new(tls, target, alpn));
         Self { address, protocol, tls }
     }
 

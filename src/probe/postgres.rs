@@ -44,6 +44,7 @@ use super::native::NativeProber;
 use super::observation::{Observation, Observed, Observer};
 use super::phase::{Phase, ProbeResult};
 use super::target::Target;
+use super::tls::Alpn;
 use crate::config::{PostgresCheck, Role};
 
 const PRODUCT: &str = "PostgreSQL";
@@ -84,7 +85,13 @@ impl NewProber for PostgresCheck {
     fn new_prober(&self, target: &Target) -> Box<dyn CheckProber> {
         let address = SocketAddr::new(target.ip, self.port);
         let protocol = Arc::new(Postgres::new(self));
-        Box::new(NativeProber::new(address, protocol, self.tls.as_ref(), target))
+        Box::new(NativeProber::offering(
+            Alpn::Postgres,
+            address,
+            protocol,
+            self.tls.as_ref(),
+            target,
+        ))
     }
 }
 

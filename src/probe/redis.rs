@@ -205,6 +205,10 @@ impl Dialog {
         {
             return Phase::Auth.inconclusive("the server has no password; remove `password`");
         }
+        // Redis before version 6 has no users.
+        if error.starts_with(b"ERR wrong number of arguments for 'auth' command") {
+            return Phase::Auth.inconclusive("the server has no users; remove `user`");
+        }
         let code = match self.secrets().are_in(error) {
             true => "a text with the user or the password".into(),
             false => String::from_utf8_lossy(resp::code(error)),

@@ -80,6 +80,7 @@ async fn a_server_says_its_health_and_logs_nothing() {
     for (alpn, expected) in [
         (&["h2"][..], pass()),
         (&["h2", "http/1.1"], pass()),
+        (&["http/1.1"], fail("tls: the server does not support HTTP/2")),
         (&[], fail("tls: the server does not offer HTTP/2 in the handshake")),
     ] {
         let acceptor = acceptor(&pair, Clients::All, ALL, alpn);

@@ -11,7 +11,7 @@ use external_endpoints::health::Verdict;
 
 use crate::certificates::Pair;
 use crate::fixtures::*;
-use crate::servers::{Database, as_user, find, folder_for};
+use crate::servers::{Database, as_user, fetched, find, folder_for};
 
 /// The programs of one version.
 #[derive(Debug, Clone)]
@@ -145,17 +145,6 @@ impl Product {
         }
         folder
     }
-}
-
-/// Returns the folder that a script has fetched, or none if it says that it can't be had.
-pub(crate) fn fetched(script: &str, arguments: &[&str]) -> Option<PathBuf> {
-    let output = Command::new(script).args(arguments).output().unwrap();
-    assert!(matches!(output.status.code(), Some(0 | 2)), "{output:?}");
-    if output.status.success() {
-        return Some(String::from_utf8(output.stdout).unwrap().trim().into());
-    }
-    eprintln!("skipped: {}", String::from_utf8_lossy(&output.stderr).trim());
-    None
 }
 
 const SETTINGS: &str = "-c max_connections=20 -c shared_buffers=8MB -c wal_level=replica \

@@ -1,8 +1,12 @@
 //! The check of PostgreSQL over TLS, and the binding of its login to the server's certificate.
 
-use external_endpoints::config::{CheckKind, PostgresCheck, Role, Tls};
+use std::sync::Arc;
 
-use crate::certificates::{Authority, Pair, openssl_pair};
+use external_endpoints::config::{CheckKind, PostgresCheck, Role, Tls};
+use external_endpoints::probe::Prober;
+use futures::future::join_all;
+
+use crate::certificates::{ALL, Authority, Clients, Pair, acceptor, openssl_pair};
 use crate::fixtures::*;
 use crate::postgres_servers::*;
 use crate::servers::{Database, find, folder_for};
@@ -10,33 +14,59 @@ use crate::tls_proxy::TlsProxy;
 
 #[tokio::test]
 async fn over_tls_the_words_are_the_same_and_the_log_is_silent() {
-    let product = Product::debian();
-    let (folder, authority) = (product.new_data(), Authority::new());
-    set_certificate(folder.path(), &authority.sign(&["127.0.0.1"]));
-    let server = product.primary_in(folder, "-c ssl=on").await;
-    let tls = Some(authority.trusted());
-    let secure = |check: PostgresCheck| PostgresCheck { tls: tls.clone(), ..check };
-    let log = server.log();
-    for user in ["checker", "md5user", "clear", "trusted"] {
-        let check = PostgresCheck { role: Role::Primary, ..login(server.port, user, "secret") };
-        let prober = prober(CheckKind::Postgres(secure(check)), PATIENT);
-        for _ in 0..100 {
-            assert_eq!(prober.probe().await, pass(), "{user}");
+    for product in Product::all() {
+        let (folder, authority) = (product.new_data(), Authority::new());
+        set_certificate(folder.path(), &authority.sign(&["127.0.0.1"]));
+        let server = product.primary_in(folder, "-c ssl=on -c max_connections=100").await;
+        probe_over_tls(&server, authority.trusted()).await;
+    }
+    let plain = Product::debian().primary("").await;
+    let check = PostgresCheck { tls: Some(Tls::default()), ..postgres(plain.port) };
+    assert_eq!(probe(&check).await, fail("tls: the server does not speak TLS"));
+}
+
+async fn probe_over_tls(server: &Database, tls: Tls) {
+    let secure = |check: PostgresCheck| PostgresCheck { tls: Some(tls.clone()), ..check };
+    let (port, log) = (server.port, server.log());
+    let logins = ["checker", "md5user", "clear", "trusted"]
+        .map(|user| PostgresCheck { role: Role::Primary, ..login(port, user, "secret") });
+    for check in std::iter::once(postgres(port)).chain(logins) {
+        let kind = CheckKind::Postgres(secure(check));
+        let probers: Vec<Prober> = (0..16).map(|_| prober(kind.clone(), PATIENT)).collect();
+        for _ in 0..16 {
+            let verdicts = join_all(probers.iter().map(Prober::probe)).await;
+            assert!(verdicts.iter().all(|verdict| *verdict == pass()), "{kind:?}: {verdicts:?}");
         }
     }
-    for _ in 0..100 {
-        assert_eq!(probe(&secure(postgres(server.port))).await, pass());
-    }
-    let replica = PostgresCheck { role: Role::Replica, ..login(server.port, "checker", "secret") };
+    let replica = PostgresCheck { role: Role::Replica, ..login(port, "checker", "secret") };
     assert_eq!(probe(&secure(replica)).await, fail("role: primary, not replica"));
     assert_eq!(server.log(), log);
-    let wrong = secure(login(server.port, "checker", "wrong"));
+    // A certificate that the check does not trust is a line each time.
+    let untrusted = PostgresCheck { tls: Some(Tls::default()), ..postgres(port) };
+    let reason = "tls: certificate signed by an unknown authority";
+    assert_eq!(probe(&untrusted).await, fail(reason));
+    eventually("it is logged", || server.log().lines().count() == log.lines().count() + 1).await;
+    let wrong = secure(login(port, "checker", "wrong"));
     let refused = inconclusive("auth: refused (28P01): is the password right?");
     assert_eq!(probe(&wrong).await, refused);
+}
 
-    let plain = product.primary("").await;
-    let verdict = probe(&secure(postgres(plain.port))).await;
-    assert_eq!(verdict, fail("tls: the server does not speak TLS"));
+#[tokio::test]
+async fn the_protocol_is_named_in_the_handshake() {
+    let authority = Authority::new();
+    let pair = authority.sign(&["127.0.0.1"]);
+    let good = b"R\0\0\0\x17\0\0\0\x0aSCRAM-SHA-256\0\0";
+    let server = Arc::new(Server::says(&good[..]).await);
+    for (alpn, expected) in [
+        (&["postgresql"][..], pass()),
+        (&[], pass()),
+        (&["h2"], fail("tls: the server does not support the protocol `postgresql` (ALPN)")),
+    ] {
+        let acceptor = acceptor(&pair, Clients::All, ALL, alpn);
+        let front = Server::in_tls_of(&server, b"", 8, b"S", acceptor).await;
+        let check = PostgresCheck { tls: Some(authority.trusted()), ..postgres(front.port) };
+        assert_eq!(probe(&check).await, expected, "{alpn:?}");
+    }
 }
 
 /// Returns the ways to trust a certificate: by its own file, and without verification.

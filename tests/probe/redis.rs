@@ -2,20 +2,22 @@
 //! too, and the traces that it leaves: none.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use external_endpoints::config::{CheckKind, RedisCheck, Role, Tls, ValueSource};
 use external_endpoints::health::Verdict;
 use external_endpoints::probe::Prober;
 use futures::future::join_all;
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::certificates::Authority;
 use crate::fixtures::*;
 use crate::hostile_native::{self, Words};
-use crate::servers::{Database, find, folder_for, time_waits};
+use crate::servers::{Database, as_user, fetched, find, folder_for, time_waits};
 
 pub(crate) fn redis(port: u16) -> RedisCheck {
     RedisCheck { port, role: Role::Any, max_lag: None, user: None, password: None, tls: None }
@@ -33,21 +35,58 @@ async fn probe(check: &RedisCheck) -> Verdict {
     probe_once(CheckKind::Redis(check.clone()), PATIENT).await
 }
 
-/// Starts a server with these settings, in the form of its command line.
-async fn start(settings: &str) -> Database {
-    start_in(folder_for("redis"), settings).await
+/// A server program that speaks the protocol.
+struct Product {
+    program: PathBuf,
 }
 
-async fn start_in(folder: tempfile::TempDir, settings: &str) -> Database {
-    let settings: Vec<String> = settings.split_whitespace().map(str::to_owned).collect();
-    let server = Database::start(&find("redis-server"), "redis", folder, move |_, port| {
-        let port = port.to_string();
-        let common = ["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
-        common.map(str::to_owned).into_iter().chain(settings.clone()).collect()
-    })
-    .await;
-    eventually("the server has started", || server.log().contains("Ready to accept")).await;
-    server
+impl Product {
+    fn redis() -> Self {
+        Self { program: find("redis-server") }
+    }
+
+    /// Returns the Redis of the distribution, and a Valkey if it can be had.
+    fn all() -> Vec<Self> {
+        static VALKEY: OnceLock<Option<PathBuf>> = OnceLock::new();
+        let valkey = VALKEY.get_or_init(fetch_valkey).clone().map(|program| Self { program });
+        std::iter::once(Self::redis()).chain(valkey).collect()
+    }
+
+    /// Starts a server with these settings, in the form of its command line.
+    async fn start(&self, settings: &str) -> Database {
+        self.start_in(folder_for("redis"), settings).await
+    }
+
+    async fn start_in(&self, folder: TempDir, settings: &str) -> Database {
+        let server = self.launch(folder, settings).await;
+        eventually("the server has started", || server.log().contains("Ready to accept")).await;
+        server
+    }
+
+    /// Starts a server that need not become ready.
+    async fn launch(&self, folder: TempDir, settings: &str) -> Database {
+        let settings: Vec<String> = settings.split_whitespace().map(str::to_owned).collect();
+        Database::start(&self.program, "redis", folder, move |_, port| {
+            let port = port.to_string();
+            let common =
+                ["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
+            common.map(str::to_owned).into_iter().chain(settings.clone()).collect()
+        })
+        .await
+    }
+}
+
+fn fetch_valkey() -> Option<PathBuf> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/stand-ins/valkey/fetch.sh");
+    let program = fetched(script, &[])?.join("valkey-server");
+    let runs = as_user("redis", &program).arg("--version").current_dir("/tmp").status().unwrap();
+    if !runs.success() {
+        eprintln!(
+            "skipped: the user redis can't run {}; set XDG_CACHE_HOME to a folder for all",
+            program.display()
+        );
+    }
+    runs.success().then_some(program)
 }
 
 /// Sends a line to a server and returns what it answers within a read.
@@ -66,7 +105,14 @@ async fn becomes(check: &RedisCheck, expected: Verdict) {
 
 #[tokio::test]
 async fn the_role_and_its_change_are_seen() {
-    let (primary, replica) = (start("--repl-ping-replica-period 1").await, start("").await);
+    for product in Product::all() {
+        promote_replica(&product).await;
+    }
+}
+
+async fn promote_replica(product: &Product) {
+    let (primary, replica) =
+        (product.start("--repl-ping-replica-period 1").await, product.start("").await);
     let of = |database: &Database, role| of_role(database.port, role);
     assert_eq!(probe(&redis(primary.port)).await, pass());
     assert_eq!(probe(&of(&primary, Role::Primary)).await, pass());
@@ -88,7 +134,14 @@ async fn the_role_and_its_change_are_seen() {
 
 #[tokio::test]
 async fn a_replica_outlives_its_primary_by_the_lag() {
-    let (primary, replica) = (start("--repl-ping-replica-period 1").await, start("").await);
+    for product in Product::all() {
+        lose_primary(&product).await;
+    }
+}
+
+async fn lose_primary(product: &Product) {
+    let (primary, replica) =
+        (product.start("--repl-ping-replica-period 1").await, product.start("").await);
     say(replica.port, &format!("REPLICAOF 127.0.0.1 {}", primary.port)).await;
     let max_lag = Some(Duration::from_secs(3));
     let check = RedisCheck { max_lag, ..of_role(replica.port, Role::Replica) };
@@ -118,7 +171,13 @@ async fn a_replica_outlives_its_primary_by_the_lag() {
 
 #[tokio::test]
 async fn a_password_is_asked_refused_and_rotated() {
-    let server = start("--requirepass first").await;
+    for product in Product::all() {
+        rotate_password(&product).await;
+    }
+}
+
+async fn rotate_password(product: &Product) {
+    let server = product.start("--requirepass first").await;
     let port = server.port;
     assert_eq!(probe(&redis(port)).await, pass());
     let none_given = "auth: the server asks for a password, and none is given";
@@ -148,7 +207,13 @@ async fn a_password_is_asked_refused_and_rotated() {
 
 #[tokio::test]
 async fn a_user_needs_few_rights() {
-    let server = start("").await;
+    for product in Product::all() {
+        give_rights(&product).await;
+    }
+}
+
+async fn give_rights(product: &Product) {
+    let server = product.start("").await;
     let login = |role, max_lag| RedisCheck {
         user: Some(literal("checker")),
         password: Some(literal("secret")),
@@ -175,14 +240,20 @@ async fn a_user_needs_few_rights() {
 
 #[tokio::test]
 async fn each_state_of_a_server_has_its_words() {
-    let full = start("--maxclients 1").await;
+    for product in Product::all() {
+        bring_into_states(&product).await;
+    }
+}
+
+async fn bring_into_states(product: &Product) {
+    let full = product.start("--maxclients 1").await;
     let _held = TcpStream::connect((LOCAL, full.port)).await.unwrap();
     becomes(&redis(full.port), fail("ping: full")).await;
 
-    let stale = start("--replicaof 127.0.0.1 1 --replica-serve-stale-data no").await;
+    let stale = product.start("--replicaof 127.0.0.1 1 --replica-serve-stale-data no").await;
     assert_eq!(probe(&redis(stale.port)).await, fail("ping: no link to its primary"));
 
-    let busy = start("--busy-reply-threshold 20").await;
+    let busy = product.start("--busy-reply-threshold 20").await;
     let mut script = TcpStream::connect((LOCAL, busy.port)).await.unwrap();
     script.write_all(b"EVAL \"while true do end\" 0\r\n").await.unwrap();
     becomes(&of_role(busy.port, Role::Primary), fail("ping: busy with a script")).await;
@@ -191,7 +262,7 @@ async fn each_state_of_a_server_has_its_words() {
     let lost = folder.path().join("lost");
     std::fs::create_dir(&lost).unwrap();
     std::fs::set_permissions(&lost, std::fs::Permissions::from_mode(0o777)).unwrap();
-    let unsaved = start_in(folder, &format!("--dir {}", lost.display())).await;
+    let unsaved = product.start_in(folder, &format!("--dir {}", lost.display())).await;
     std::fs::remove_dir(&lost).unwrap();
     say(unsaved.port, "CONFIG SET save \"3600 1\"").await;
     say(unsaved.port, "SET a b").await;
@@ -199,19 +270,59 @@ async fn each_state_of_a_server_has_its_words() {
     let reason = "ping: can't save, and takes no writes";
     becomes(&of_role(unsaved.port, Role::Primary), fail(reason)).await;
 
+    pass_in_other_states(product).await;
+    load(product).await;
     let protected = Server::says("-DENIED Redis is running in protected mode\r\n").await;
     let reason = "ping: protected mode: Redis takes no clients from other hosts";
     assert_eq!(probe(&redis(protected.port)).await, inconclusive(reason));
 }
 
+/// Brings servers into the states that are no concern of a check.
+async fn pass_in_other_states(product: &Product) {
+    let stale = product.start("--replicaof 127.0.0.1 1").await;
+    assert_eq!(probe(&of_role(stale.port, Role::Replica)).await, pass());
+    let alone = product.start("--min-replicas-to-write 1").await;
+    assert_eq!(probe(&of_role(alone.port, Role::Primary)).await, pass());
+    let bus = crate::servers::free_port();
+    let cluster = product.start(&format!("--cluster-enabled yes --cluster-port {bus}")).await;
+    assert!(say(cluster.port, "GET a").await.starts_with("-CLUSTERDOWN"));
+    assert_eq!(probe(&of_role(cluster.port, Role::Primary)).await, pass());
+}
+
+/// Starts a server that loads its data for a long time.
+async fn load(product: &Product) {
+    let folder = folder_for("redis");
+    let data = format!("--dir {} --rdbcompression no", folder.path().display());
+    let filled = product.start(&data).await;
+    for key in 0..60 {
+        let set = say(filled.port, &format!("SET {key} {}", "x".repeat(2000))).await;
+        assert!(set.starts_with("+OK"), "{set}");
+    }
+    assert!(say(filled.port, "SAVE").await.starts_with("+OK"));
+    let slow = "--key-load-delay 500000 --loading-process-events-interval-bytes 1024";
+    let settings = format!("{data} {slow} --requirepass first");
+    let loading = product.launch(folder_for("redis"), &settings).await;
+    assert_eq!(probe(&with_password(loading.port, "first")).await, fail("ping: loading"));
+    let primary = RedisCheck { role: Role::Primary, ..with_password(loading.port, "first") };
+    assert_eq!(probe(&primary).await, fail("ping: loading"));
+    // Without the password it says no more than that it runs.
+    assert_eq!(probe(&redis(loading.port)).await, pass());
+    assert!(!loading.log().contains("Ready to accept"), "{}", loading.log());
+}
+
 #[tokio::test]
 async fn a_sentinel_is_neither_primary_nor_replica() {
+    for product in Product::all() {
+        ask_sentinel(&product).await;
+    }
+}
+
+async fn ask_sentinel(product: &Product) {
     let folder = folder_for("redis");
     let config = folder.path().join("sentinel.conf");
     std::fs::write(&config, "").unwrap();
     std::fs::set_permissions(&config, std::fs::Permissions::from_mode(0o666)).unwrap();
-    let program = find("redis-server");
-    let sentinel = Database::start(&program, "redis", folder, |folder: &Path, port| {
+    let sentinel = Database::start(&product.program, "redis", folder, |folder: &Path, port| {
         let config = folder.join("sentinel.conf").display().to_string();
         let port = port.to_string();
         [&config, "--sentinel", "--port", &port, "--bind", "127.0.0.1"].map(str::to_owned).into()
@@ -224,7 +335,13 @@ async fn a_sentinel_is_neither_primary_nor_replica() {
 
 #[tokio::test]
 async fn a_thousand_probes_leave_no_trace() {
-    let server = start("--requirepass first").await;
+    for product in Product::all() {
+        probe_thousands(&product).await;
+    }
+}
+
+async fn probe_thousands(product: &Product) {
+    let server = product.start("--requirepass first").await;
     let checks = [
         redis(server.port),
         with_password(server.port, "first"),
@@ -276,7 +393,7 @@ async fn over_tls_the_words_are_the_same_and_the_log_is_silent() {
     );
     let readable = std::fs::Permissions::from_mode(0o644);
     std::fs::set_permissions(path("key.pem"), readable).unwrap();
-    let server = start_in(folder, &settings).await;
+    let server = Product::redis().start_in(folder, &settings).await;
     let tls_port = crate::servers::free_port();
     say(server.port, &format!("AUTH first\r\nCONFIG SET tls-port {tls_port}")).await;
     let tls = Some(authority.trusted());
@@ -284,16 +401,24 @@ async fn over_tls_the_words_are_the_same_and_the_log_is_silent() {
     becomes(&secure(with_password(0, "first")), pass()).await;
     let log = server.log();
     let primary = RedisCheck { role: Role::Primary, ..with_password(0, "first") };
-    let prober = prober(CheckKind::Redis(secure(primary.clone())), PATIENT);
-    for _ in 0..200 {
-        assert_eq!(prober.probe().await, pass());
+    let kind = CheckKind::Redis(secure(primary.clone()));
+    let probers: Vec<Prober> = (0..16).map(|_| prober(kind.clone(), PATIENT)).collect();
+    for _ in 0..63 {
+        let verdicts = join_all(probers.iter().map(Prober::probe)).await;
+        assert!(verdicts.iter().all(|verdict| *verdict == pass()), "{verdicts:?}");
     }
-    assert_eq!(prober.observation().unwrap().to_string(), "primary");
+    assert_eq!(probers[0].observation().unwrap().to_string(), "primary");
     let refused = inconclusive("auth: refused (WRONGPASS): is the password right?");
     assert_eq!(probe(&secure(with_password(0, "wrong"))).await, refused);
     let role = RedisCheck { role: Role::Replica, ..primary };
     assert_eq!(probe(&secure(role)).await, fail("role: primary, not replica"));
     assert_eq!(server.log(), log);
+
+    // A certificate that the check does not trust is a line each time.
+    let untrusted = RedisCheck { tls: Some(Tls::default()), ..redis(tls_port) };
+    let reason = "tls: certificate signed by an unknown authority";
+    assert_eq!(probe(&untrusted).await, fail(reason));
+    eventually("it is logged", || server.log().lines().count() == log.lines().count() + 1).await;
 
     let plain = RedisCheck { tls: Some(Tls::default()), ..redis(server.port) };
     let verdict = probe(&plain).await;

@@ -81,6 +81,17 @@ pub(crate) fn find(name: &str) -> PathBuf {
     found.unwrap_or_else(|| panic!("{name} is not installed; `make setup` installs it"))
 }
 
+/// Returns the folder that a script has fetched, or none if it says that it can't be had.
+pub(crate) fn fetched(script: &str, arguments: &[&str]) -> Option<PathBuf> {
+    let output = Command::new(script).args(arguments).output().unwrap();
+    assert!(matches!(output.status.code(), Some(0 | 2)), "{output:?}");
+    if output.status.success() {
+        return Some(String::from_utf8(output.stdout).unwrap().trim().into());
+    }
+    eprintln!("skipped: {}", String::from_utf8_lossy(&output.stderr).trim());
+    None
+}
+
 /// Returns the command as another user, as most servers refuse to run as root. It ends with the
 /// test.
 pub(crate) fn as_user(user: &str, program: &Path) -> Command {

@@ -91,6 +91,7 @@ fn rows() -> Vec<(RedisCheck, String, &'static str)> {
         (with_password(), "-WRONGPASS invalid for alice\r\n".into(), REFUSED),
         (with_password(), "-ERR invalid password\r\n".into(), REFUSED_ERR),
         (with_password(), "-ERR Client sent AUTH, but no password is set\r\n".into(), NO_NEED),
+        (with_password(), "-ERR wrong number of arguments for 'auth' command\r\n".into(), NO_USERS),
         (with_password(), "-DENIED Redis is running in protected mode\r\n".into(), PROTECTED),
         (with_password(), "-\x1b[31malice hunter2\r\n".into(), REFUSED_NONE),
         (with_password(), "-NO secret\r\n".into(), REFUSED_TEXT),
@@ -144,6 +145,7 @@ const REFUSED: &str = "?auth: refused (WRONGPASS): is the password right?";
 const REFUSED_ERR: &str = "?auth: refused (ERR): is the password right?";
 const REFUSED_NONE: &str = "?auth: refused (): is the password right?";
 const NO_NEED: &str = "?auth: the server has no password; remove `password`";
+const NO_USERS: &str = "?auth: the server has no users; remove `user`";
 const PROTECTED: &str = "?ping: protected mode: Redis takes no clients from other hosts";
 
 #[test]

@@ -11,12 +11,15 @@ use rustls::pki_types::ServerName;
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, SignatureScheme};
 
+use super::alpn::Alpn;
+
 tokio::task_local! {
     static CURRENT: HandshakeObserver;
 }
 
 /// The facts about one handshake that explain its failure: was a client certificate requested, was
-/// one sent, and did the client send a server name (SNI)? Clones share them.
+/// one sent, did the client send a server name (SNI), and which protocols did it offer (ALPN)?
+/// Clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct HandshakeObserver(Arc<Observed>);
 
@@ -25,15 +28,17 @@ struct Observed {
     is_requested: AtomicBool,
     is_sent: AtomicBool,
     sends_sni: bool,
+    alpn: Alpn,
 }
 
 impl HandshakeObserver {
     /// Creates the observer of a handshake with the named server. rustls sends no IP as SNI.
-    pub(super) fn new(name: &ServerName<'_>) -> Self {
+    pub(super) fn new(name: &ServerName<'_>, alpn: Alpn) -> Self {
         Self(Arc::new(Observed {
             is_requested: AtomicBool::new(false),
             is_sent: AtomicBool::new(false),
             sends_sni: matches!(name, ServerName::DnsName(_)),
+            alpn,
         }))
     }
 
@@ -55,6 +60,11 @@ impl HandshakeObserver {
     /// Returns true if the client has sent a server name.
     pub(super) fn sends_sni(&self) -> bool {
         self.0.sends_sni
+    }
+
+    /// Returns the protocols that the client has offered.
+    pub(super) fn alpn(&self) -> Alpn {
+        self.0.alpn
     }
 }
 

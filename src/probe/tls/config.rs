@@ -9,33 +9,12 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
+use super::alpn::Alpn;
 use super::verifier::CRYPTO_PROVIDER;
 use super::{client_auth, verifier};
 use crate::config::Tls;
 use crate::probe::phase::{Phase, ProbeResult};
 use crate::probe::value::{self, FileStamp};
-
-/// The protocols that the client offers in the handshake (ALPN).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Alpn {
-    None,
-    Http1,
-    /// HTTP/2, and HTTP/1.1 for servers that don't have it.
-    Http2,
-    /// HTTP/2 alone.
-    Http2Only,
-}
-
-impl Alpn {
-    fn protocols(self) -> Vec<Vec<u8>> {
-        match self {
-            Alpn::None => Vec::new(),
-            Alpn::Http1 => vec![b"http/1.1".to_vec()],
-            Alpn::Http2 => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
-            Alpn::Http2Only => vec![b"h2".to_vec()],
-        }
-    }
-}
 
 /// The inputs of a client configuration. Probers with equal inputs share it, as all targets of a
 /// database do.

@@ -95,9 +95,7 @@ impl HandshakeObserver {
             }
             A::UnrecognisedName if !self.sends_sni() => SNI_NEEDED.into(),
             A::UnrecognisedName => "the server does not know the server name".into(),
-            A::NoApplicationProtocol => "the server supports none of the offered HTTP versions; \
-                 if it supports only HTTP/2, set `http2: true`"
-                .into(),
+            A::NoApplicationProtocol => self.alpn().refused().into(),
             _ if !self.sends_sni() && alert == A::InternalError => {
                 format!("the server aborted TLS (InternalError), maybe because {SNI_NEEDED}")
             }

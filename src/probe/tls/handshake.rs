@@ -11,8 +11,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::alpn::Alpn;
 use super::client_auth::HandshakeObserver;
-use super::config::{Alpn, TlsConfigCache};
+use super::config::TlsConfigCache;
 use super::errors::MAX_WIRE_BYTES;
 use crate::config::Tls;
 use crate::probe::phase::{Phase, ProbeResult};
@@ -33,6 +34,7 @@ pub(crate) struct Connector {
     name: Option<ServerName<'static>>,
     /// True if the name is that of the target, and not a `serverName` of the config.
     is_by_target: bool,
+    alpn: Alpn,
 }
 
 impl Connector {
@@ -42,7 +44,7 @@ impl Connector {
             (None, None) => Some(ServerName::from(target.ip)),
         };
         let is_by_target = tls.server_name.is_none();
-        Self { cache: TlsConfigCache::shared(tls, alpn), name, is_by_target }
+        Self { cache: TlsConfigCache::shared(tls, alpn), name, is_by_target, alpn }
     }
 
     /// Returns whether a failure for this reason may come from a wrong name of the target.
@@ -55,7 +57,7 @@ impl Connector {
         let Some(name) = self.name.clone() else {
             return Err(Phase::Tls.inconclusive("the name is not valid in TLS; set serverName"));
         };
-        Ok(PreparedHandshake { config: self.cache.config().await?, name })
+        Ok(PreparedHandshake { config: self.cache.config().await?, name, alpn: self.alpn })
     }
 }
 
@@ -63,12 +65,13 @@ impl Connector {
 pub(crate) struct PreparedHandshake {
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
+    alpn: Alpn,
 }
 
 impl PreparedHandshake {
     /// Runs the handshake over a connection.
     pub(crate) async fn run(self, stream: TcpStream) -> ProbeResult<TlsConnection> {
-        let observer = HandshakeObserver::new(&self.name);
+        let observer = HandshakeObserver::new(&self.name, self.alpn);
         let connector = TlsConnector::from(self.config);
         let stream = BoundedStream::new(stream, &ReadBudget::new(MAX_WIRE_BYTES));
         match observer.scope(connector.connect(self.name, stream)).await {
