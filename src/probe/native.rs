@@ -204,14 +204,15 @@ impl Drop for Session {
     fn drop(&mut self) {
         match self.connection.take() {
             Some(Connection::Plain(stream)) => end(&stream, self.exchange.ending()),
-            // The protocol's last message, a close_notify, a FIN and a reset. All servers take that
-            // as an orderly end.
+            // The protocol's last message, a close_notify and a reset. All servers take that as an
+            // orderly end. A FIN before the reset would often cross with that of the server, which
+            // closes after a close_notify, and leave a TIME_WAIT.
             Some(Connection::Tls(connection)) => {
                 let farewell = match self.exchange.ending() {
                     Ending::Farewell(message) => message,
                     Ending::Reset | Ending::FinReset => b"",
                 };
-                close::send_fin(connection.close_after(farewell));
+                drop(connection.close_after(farewell));
             }
             None => {}
         }

@@ -9,7 +9,7 @@ use futures::future::join_all;
 use crate::certificates::{ALL, Authority, Clients, Pair, acceptor, openssl_pair};
 use crate::fixtures::*;
 use crate::postgres_servers::*;
-use crate::servers::{Database, find, folder_for};
+use crate::servers::{Database, find, folder_for, time_waits};
 use crate::tls_proxy::TlsProxy;
 
 #[tokio::test]
@@ -38,6 +38,7 @@ async fn probe_over_tls(server: &Database, tls: Tls) {
             assert!(verdicts.iter().all(|verdict| *verdict == pass()), "{kind:?}: {verdicts:?}");
         }
     }
+    assert_eq!(time_waits(port), 0);
     let replica = PostgresCheck { role: Role::Replica, ..login(port, "checker", "secret") };
     assert_eq!(probe(&secure(replica)).await, fail("role: primary, not replica"));
     assert_eq!(server.log(), log);

@@ -407,6 +407,7 @@ async fn over_tls_the_words_are_the_same_and_the_log_is_silent() {
         let verdicts = join_all(probers.iter().map(Prober::probe)).await;
         assert!(verdicts.iter().all(|verdict| *verdict == pass()), "{verdicts:?}");
     }
+    assert_eq!(time_waits(tls_port), 0);
     assert_eq!(probers[0].observation().unwrap().to_string(), "primary");
     let refused = inconclusive("auth: refused (WRONGPASS): is the password right?");
     assert_eq!(probe(&secure(with_password(0, "wrong"))).await, refused);
