@@ -74,6 +74,8 @@ struct Memory {
     observer: Observer,
     /// The variables that the server with this version has.
     variables: Variables,
+    /// True if an earlier probe has found a primary, or a replica of one.
+    was_in_replication: bool,
     /// A digest of the version, which is short.
     version: u64,
 }
@@ -202,19 +204,33 @@ impl Mysql {
         now: Instant,
     ) -> ProbeResult<()> {
         let role = if standing.is_writable { ServerRole::Primary } else { ServerRole::Replica };
+        let observation = observation(Some(role), version);
+        let mut memory = self.memory();
+        if replay == Replay::None && !memory.was_in_replication {
+            memory.observer.record(observation, now);
+            return self.check_role(standing).and(Err(Phase::Lag.inconclusive(NO_REPLICATION)));
+        }
+        memory.was_in_replication = true;
         let (verdict, lag) = match (self.check_role(standing), replay) {
             (Ok(()), Replay::Stopped) => (Err(Phase::Lag.fail("replay is stopped")), STOPPED),
             (verdict, Replay::Stopped) => (verdict, STOPPED),
             (verdict, Replay::Running(lag)) => (verdict, lag),
+            (verdict, Replay::None) => (verdict, NO_PRIMARY),
         };
-        let observation = observation(Some(role), version);
-        self.memory().observer.check(observation, verdict, (lag, self.max_lag), now)
+        memory.observer.check(observation, verdict, (lag, self.max_lag), now)
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// The lag of a server that was a primary, or had one, and is no replica.
+const NO_PRIMARY: Lag = Lag::Unknown("it has no primary");
+
+/// The reason of a server that has not been in any replication. Its lag would grow for ever.
+const NO_REPLICATION: &str = "the server is no replica that tells a lag; in Group Replication and \
+                              on Aurora, remove maxLag";
 
 /// The lag of a replica that applies nothing.
 const STOPPED: Lag = Lag::Unknown("replay is stopped");

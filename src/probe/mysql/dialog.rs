@@ -64,6 +64,16 @@ enum Login {
     GivenUp(Verdict),
 }
 
+impl Login {
+    /// Returns the login after a wrong answer to another question than that for the password.
+    fn give_up(self) -> Self {
+        match self {
+            Login::GivenUp(_) => self,
+            _ => Login::GivenUp(Phase::Auth.inconclusive(verdicts::MORE)),
+        }
+    }
+}
+
 /// The effect of a packet on the conversation.
 type Flow = Result<Step, ProbeResult<()>>;
 
@@ -324,6 +334,11 @@ impl Dialog {
                     }
                 };
                 Some(Ok(Step::Login(step)))
+            }
+            // A question of PAM, which asks as often as it likes.
+            ([2..=5, ..], login @ (Login::GivenUp(_) | Login::Answered(Plugin::Clear))) => {
+                answer(Plugin::Clear.wrong_answer());
+                Some(Ok(Step::Login(login.give_up())))
             }
             _ => None,
         }

@@ -18,7 +18,9 @@
 //! | `Yes`      | `Yes`     | a number       | that                  |
 //! | `Yes`      | `Yes`     | NULL           | unknown               |
 //!
-//! A replica of several primaries has a row for each, and the worst one counts.
+//! A replica of several primaries has a row for each, and the worst one counts. A server without a
+//! row is no replica that MySQL knows of. Neither are those of Group Replication, whose channels
+//! have no lag in this table, and the readers of Aurora.
 
 use std::time::Duration;
 
@@ -92,12 +94,16 @@ impl Question {
 }
 
 /// The columns of the state of replication that tell the lag, by the words of all servers.
-const LAG_COLUMNS: [&[u8]; 6] =
-    [APPLIER[0], APPLIER[1], RECEIVER[0], RECEIVER[1], SECONDS[0], SECONDS[1]];
+const LAG_COLUMNS: [&[u8]; 7] =
+    [APPLIER[0], APPLIER[1], RECEIVER[0], RECEIVER[1], SECONDS[0], SECONDS[1], CHANNEL];
 
 const APPLIER: [&[u8]; 2] = [b"Replica_SQL_Running", b"Slave_SQL_Running"];
 const RECEIVER: [&[u8]; 2] = [b"Replica_IO_Running", b"Slave_IO_Running"];
 const SECONDS: [&[u8]; 2] = [b"Seconds_Behind_Source", b"Seconds_Behind_Master"];
+const CHANNEL: &[u8] = b"Channel_Name";
+
+/// The start of the names of the channels of Group Replication.
+const GROUP_CHANNEL: &[u8] = b"group_replication_";
 
 /// A server that takes writes or does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,10 +143,9 @@ pub(super) enum Replay {
     /// The thread that applies changes has stopped, by a command or for an error.
     Stopped,
     Running(Lag),
+    /// The server is no replica.
+    None,
 }
-
-/// The lag of a server that is no replica.
-const NO_PRIMARY: Lag = Lag::Unknown("it has no primary");
 
 /// The lag of a replica that runs but does not say how far it is behind.
 const UNTOLD: Lag = Lag::Unknown("the server does not say");
@@ -150,9 +155,13 @@ pub(super) fn replay(table: &Table) -> Replay {
     let column =
         |words: [&[u8]; 2]| table.names.iter().position(|name| words.contains(&name.as_slice()));
     let (applier, receiver, seconds) = (column(APPLIER), column(RECEIVER), column(SECONDS));
+    let channel = column([CHANNEL; 2]);
     let mut worst = None;
     for row in &table.rows {
         let value = |column: Option<usize>| row.get(column?)?.as_deref();
+        if value(channel).is_some_and(|name| name.starts_with(GROUP_CHANNEL)) {
+            continue;
+        }
         if value(applier) != Some(b"Yes") {
             return Replay::Stopped;
         }
@@ -168,7 +177,7 @@ pub(super) fn replay(table: &Table) -> Replay {
             (_, lag) => lag,
         });
     }
-    Replay::Running(worst.unwrap_or(NO_PRIMARY))
+    worst.map_or(Replay::None, Replay::Running)
 }
 
 #[cfg(test)]
@@ -235,7 +244,12 @@ mod tests {
                 Replay::Stopped
             );
             assert_eq!(replay(&[&[]]), Replay::Stopped);
-            assert_eq!(replay(&[]), Replay::Running(NO_PRIMARY));
+            assert_eq!(replay(&[]), Replay::None);
         }
+        let names = [&new[..], &["Seconds_Behind_Source", "Channel_Name"]].concat();
+        let group = ["", "No", "No", "NULL", "group_replication_recovery"];
+        assert_eq!(replay(&table(&names, &[&group])), Replay::None);
+        let other = ["", "Yes", "Yes", "7", "other"];
+        assert_eq!(replay(&table(&names, &[&group, &other])), known(7));
     }
 }

@@ -1,5 +1,6 @@
 //! The answers of real servers and of hostile ones, in one piece and in every split.
 
+mod lag;
 mod rows;
 
 use proptest::prelude::*;
@@ -130,20 +131,6 @@ fn writable(values: &[&str]) -> Vec<u8> {
 
 fn galera(state: &str) -> Vec<u8> {
     table(&["Variable_name", "Value"], &[&["wsrep_local_state", state]])
-}
-
-/// Returns the state of a replica with values as long as those of large servers.
-fn long_replication(length: usize, rows: usize) -> Vec<u8> {
-    let names = [
-        "Slave_IO_Running",
-        "Last_IO_Error",
-        "Slave_SQL_Running",
-        "Retrieved_Gtid_Set",
-        "Executed_Gtid_Set",
-        "Seconds_Behind_Master",
-    ];
-    let long = "b".repeat(length);
-    table(&names, &vec![&["Yes", &long, "Yes", &long, "NULL", "7"][..]; rows])
 }
 
 fn replication(receiver: &str, applier: &str, seconds: &str) -> Vec<u8> {
@@ -328,6 +315,22 @@ fn over_tls_the_password_may_be_in_clear() {
 }
 
 #[test]
+fn pam_may_ask_for_the_password_alone() {
+    let outcome = |answer: &[u8]| {
+        let mut exchange = exchange(&mysql(&check()), Transport::Tls);
+        assert_eq!(exchange.receive(&greeting()), None);
+        exchange.on_handshake();
+        assert_eq!(exchange.receive(&switch("mysql_clear_password")), None);
+        assert!(exchange.output().ends_with(&packet(3, b"secret\0")));
+        exchange.receive(answer)
+    };
+    assert_eq!(outcome(&[ok(), writable(&["0", "0", "0"])].concat()), Some(Ok(())));
+    let another = packet(4, b"\x02Code: ");
+    let verdict = outcome(&[another, error(1045, "Access denied")].concat());
+    assert_eq!(verdict, Some(Err(Phase::Auth.inconclusive(verdicts::MORE))));
+}
+
+#[test]
 fn the_variables_of_a_version_are_remembered() {
     let mysql = mysql(&check());
     let unknown = || error(1193, "Unknown system variable 'wsrep_on'");
@@ -359,49 +362,6 @@ fn versions_have_their_names_and_their_words() {
     }
     assert_eq!(product("x\x1b[31m"), None);
     assert_eq!(product(&"1".repeat(200)).unwrap().len(), "MySQL ".len() + MAX_VERSION_LENGTH);
-}
-
-#[test]
-fn a_lost_primary_ages_its_replicas() {
-    let mysql = mysql(&with_lag());
-    let start = clock::now();
-    let probe = |table: Vec<u8>, after: u64| {
-        let now = start + Duration::from_secs(after);
-        let mut exchange = Exchange::new(mysql.clone().start(Transport::Plain, now).unwrap());
-        exchange.receive(&session(&[writable(&["1", "0", "0"]), table])).expect("a result")
-    };
-    assert_eq!(probe(replication("Yes", "Yes", "8"), 100), Ok(()));
-    assert_eq!(shown(&mysql), "replica, 8 s behind, MariaDB 10.11.19");
-    // MySQL says 0 while nothing is received.
-    assert_eq!(probe(replication("Connecting", "Yes", "0"), 122), Ok(()));
-    let reason = "lag: unknown for 31s, more than 30s: no link to its primary";
-    let lost = probe(replication("No", "Yes", "NULL"), 123);
-    assert_eq!(lost, Err(Verdict::Fail(reason.into())));
-    assert_eq!(probe(replication("Yes", "Yes", "0"), 124), Ok(()));
-}
-
-#[test]
-fn a_long_state_of_a_replica_is_read_in_little_memory() {
-    let mysql = mysql(&with_lag());
-    let state = |length, rows| {
-        let answer = session(&[writable(&["1", "0", "0"]), long_replication(length, rows)]);
-        let mut exchange = exchange(&mysql, Transport::Plain);
-        let result = answer.chunks(4096).find_map(|bytes| {
-            let result = exchange.receive(bytes);
-            assert!(exchange.unread() < 5, "{} bytes are kept", exchange.unread());
-            result
-        });
-        result.unwrap_or_else(|| Err(exchange.on_close()))
-    };
-    for (length, rows) in [(250, 1), (251, 1), (20_000, 2), (70_000, 3), (300_000, 5)] {
-        assert_eq!(state(length, rows), Ok(()), "{length}");
-    }
-    assert_eq!(state(1, 256), Ok(()), "the most primaries of a replica");
-    let over = Phase::Lag.fail("the server has sent over 4096 KiB");
-    assert_eq!(state(3_000_000, 1), Err(over));
-    let role = session(&[table(&["a"], &[&[&"x".repeat(100_000)]])]);
-    let over = Phase::Role.fail("the server has sent over 64 KiB");
-    assert_eq!(run(&check(), &role.chunks(4096).collect::<Vec<_>>()).0, Err(over));
 }
 
 #[test]

@@ -10,6 +10,9 @@ use crate::probe::server_text::{Secrets, quote_server};
 pub(super) const COLD: &str = "caching_sha2_password needs TLS after a restart or a new password; \
                     add tls: {}, or fetchPublicKey: true";
 
+/// The reason of a server that asks for a second factor, or another password.
+pub(super) const MORE: &str = "the server asks for more than the password, which is not spoken";
+
 /// Returns the verdict on a way to log in that can't be used.
 pub(super) fn not_spoken(plugin: Plugin, name: &[u8]) -> Verdict {
     match plugin {
@@ -64,7 +67,8 @@ pub(super) fn on_login_error(code: u16, password: Option<&[u8]>) -> Verdict {
         }
         1040 | 1203 | 1226 => Phase::Auth.fail("full"),
         1053 => Phase::Auth.fail("stopping"),
-        3032 => Phase::Auth.fail("offline mode"),
+        // MySQL 9 tells the reason too, such as a member that has left its group on a failure.
+        3032 | 6400 | 6401 => Phase::Auth.fail("offline mode"),
         1251 | 1275 | 1524 => Phase::Auth.inconclusive(format_args!(
             "the server no longer has the user's way to log in ({code})"
         )),

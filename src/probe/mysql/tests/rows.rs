@@ -50,6 +50,7 @@ fn login_rows() -> Rows {
         row(native(&[error(1203)]), "auth: full"),
         row(native(&[error(1053)]), "auth: stopping"),
         row(native(&[error(3032)]), "auth: offline mode"),
+        row(native(&[error(6400)]), "auth: offline mode"),
         row(native(&[error(3159)]), WANTS_TLS),
         row(native(&[error(9999)]), "auth: error 9999"),
         row(native(&[switch("mysql_native_password"), ok(), logged_in()]), ""),
@@ -59,6 +60,8 @@ fn login_rows() -> Rows {
         row(native(&[switch("\x1b[31malice"), error(1045)]), UNNAMED),
         row(native(&[switch("mysql_clear_password"), error(1045)]), CLEAR),
         row(native(&[switch("sha256_password"), error(1045)]), CLEAR),
+        row(native(&[switch("mysql_clear_password"), prompt(), prompt(), error(1045)]), CLEAR),
+        row(native(&[vec![switch("mysql_clear_password")], vec![prompt(); 30]].concat()), ENDLESS),
         // A user with two ways: the first can't be spoken, and the second can.
         row(
             native(&[switch("client_ed25519"), switch("mysql_native_password"), ok(), logged_in()]),
@@ -82,6 +85,11 @@ fn login_rows() -> Rows {
 }
 
 /// Returns a request for another way to log in, with too few random bytes.
+/// Returns a question of PAM, which MariaDB sends after a wrong answer too.
+fn prompt() -> Vec<u8> {
+    packet(4, b"\x04Password: ")
+}
+
 fn short_switch() -> Vec<u8> {
     packet(2, b"\xfemysql_native_password\0short\0")
 }
@@ -151,7 +159,7 @@ fn lag_rows() -> Rows {
         row(lag(replication("Yes", "Yes", "31")), "lag: 31s, more than 30s"),
         row(lag(replication("Yes", "No", "NULL")), "lag: replay is stopped"),
         row(lag(replication("Connecting", "Yes", "NULL")), ""),
-        row(lag(table(&["Slave_IO_Running"], &[])), ""),
+        row(lag(table(&["Slave_IO_Running"], &[])), ALONE),
         row(lag(denied()), NO_RIGHT),
         row(lag(error(1064, "You have an error")), "lag: 1064 \"You have an error\""),
         (any(), session(&[writable(&["0", "0", "0"])]), ""),
@@ -159,6 +167,8 @@ fn lag_rows() -> Rows {
     ]
 }
 
+const ALONE: &str = "?lag: the server is no replica that tells a lag; in Group Replication and on \
+                     Aurora, remove maxLag";
 const LATE: &str = "lag: 31s, more than 30s";
 
 fn nonsense_rows() -> Rows {
