@@ -69,7 +69,9 @@ async fn log_in_and_fail(port: u16, version: &str) {
     }
     let clear = inconclusive("auth: the server asks for the password in clear; add tls: {}");
     assert_eq!(probe(&login(port, "clear", "secret")).await, clear);
-    let no_rule = inconclusive("auth: refused (28000): is the password right?");
+    let no_rule =
+        "auth: refused (28000): does pg_hba.conf let the user in from this host, without TLS?";
+    let no_rule = inconclusive(no_rule);
     assert_eq!(probe(&login(port, "rejected", "secret")).await, no_rule);
     let missing = PostgresCheck { database: "gone".into(), ..login(port, "checker", "secret") };
     assert_eq!(probe(&missing).await, fail("auth: no such database (3D000)"));

@@ -53,6 +53,39 @@ async fn probe_over_tls(server: &Database, tls: Tls) {
 }
 
 #[tokio::test]
+async fn a_client_certificate_logs_in_without_a_password() {
+    let (product, authority) = (Product::debian(), Authority::new());
+    let folder = product.new_data();
+    let data = folder.path().join("data");
+    set_certificate(folder.path(), &authority.sign(&["127.0.0.1"]));
+    std::fs::copy(authority.file(), data.join("ca.crt")).unwrap();
+    own(&data.join("ca.crt"));
+    let rules = std::fs::read_to_string(data.join("pg_hba.conf")).unwrap();
+    let rules = format!("hostssl all certified 127.0.0.1/32 cert\n{rules}");
+    std::fs::write(data.join("pg_hba.conf"), rules).unwrap();
+    let server = product.primary_in(folder, "-c ssl=on -c ssl_ca_file=ca.crt").await;
+    sql(&server, "CREATE ROLE certified LOGIN; CREATE ROLE other LOGIN");
+    let named = |name: &str| {
+        authority.sign_with(&[name], |params| {
+            params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        })
+    };
+    let check = |pair: Option<Pair>| {
+        let (cert_file, key_file) = pair.map(|pair| (pair.cert, pair.key)).unzip();
+        let tls = Some(Tls { cert_file, key_file, ..authority.trusted() });
+        let user = Some(literal("certified"));
+        PostgresCheck { tls, user, role: Role::Primary, ..postgres(server.port) }
+    };
+    let log = server.log();
+    assert_eq!(probe(&check(Some(named("certified")))).await, pass());
+    assert_eq!(server.log(), log);
+    let reason = "auth: refused (28000): does pg_hba.conf let the user in from this host?";
+    for wrong in [None, Some(named("other"))] {
+        assert_eq!(probe(&check(wrong)).await, inconclusive(reason));
+    }
+}
+
+#[tokio::test]
 async fn the_protocol_is_named_in_the_handshake() {
     let authority = Authority::new();
     let pair = authority.sign(&["127.0.0.1"]);

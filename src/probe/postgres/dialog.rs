@@ -325,9 +325,13 @@ impl Dialog {
         };
         let sends_binding =
             client.is_some_and(|client| !matches!(client.binding(), ChannelBinding::Unsupported));
-        // A wrong password has another code at this point.
-        let question = match (sends_binding, code) {
-            (true, "28000") => "does a proxy or an attacker end TLS before the server?",
+        // A wrong password has another code.
+        let question = match (code, sends_binding, self.transport) {
+            ("28000", true, _) => "does a proxy or an attacker end TLS before the server?",
+            ("28000", false, Transport::Tls) => "does pg_hba.conf let the user in from this host?",
+            ("28000", false, Transport::Plain) => {
+                "does pg_hba.conf let the user in from this host, without TLS?"
+            }
             _ => "is the password right?",
         };
         Err(Phase::Auth.inconclusive(format_args!("refused ({code}): {question}")))

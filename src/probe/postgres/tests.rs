@@ -107,7 +107,8 @@ const EARLY: &str = "auth: not PostgreSQL: the answer begins …";
 const NONCE: &str = "auth: the server answered to another login";
 const MALFORMED: &str = "auth: the server's SCRAM message is malformed";
 const NONE_GIVEN: &str = "?auth: the server asks for a password, and none is given";
-const REFUSED: &str = "?auth: refused (28000): is the password right?";
+const REFUSED: &str =
+    "?auth: refused (28000): does pg_hba.conf let the user in from this host, without TLS?";
 const FOREIGN: &str = "startup: not PostgreSQL: the answer begins …";
 const MD5_ENDS: &str = "?auth: refused (28P01): is the password right?";
 
