@@ -246,7 +246,8 @@ async fn closed_and_starting(product: &Product, primary: &Database) {
     };
     becomes(&postgres(closed.port), fail(format!("startup: not ready: \"{words}\""))).await;
 
-    let recovery = "restore_command = 'sleep 60'\n";
+    // Before all else it asks the archive for a newer timeline.
+    let recovery = "restore_command = 'sleep 60'\nrecovery_target_timeline = 'latest'\n";
     let starting = product.start_in(product.standby_data(primary, recovery), "").await;
     let words = "startup: not ready: \"the database system is starting up\"";
     becomes(&postgres(starting.port), fail(words)).await;

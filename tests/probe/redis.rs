@@ -79,7 +79,8 @@ impl Product {
 fn fetch_valkey() -> Option<PathBuf> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/stand-ins/valkey/fetch.sh");
     let program = fetched(script, &[])?.join("valkey-server");
-    let runs = as_user("redis", &program).arg("--version").current_dir("/tmp").status().unwrap();
+    let mut command = as_user("redis", &program);
+    let runs = command.arg("--version").current_dir("/tmp").output().unwrap().status;
     if !runs.success() {
         eprintln!(
             "skipped: the user redis can't run {}; set XDG_CACHE_HOME to a folder for all",
