@@ -182,17 +182,23 @@ impl Mysql {
         }
     }
 
-    /// Checks that a Galera node is in sync.
-    fn check_galera(&self, state: Option<u8>, version: &str, now: Instant) -> ProbeResult<()> {
-        let state = match state {
+    /// Checks that a Galera node is in sync, and takes queries.
+    fn check_galera(
+        &self,
+        (state, rejects_queries): (Option<u8>, bool),
+        version: &str,
+        now: Instant,
+    ) -> ProbeResult<()> {
+        let problem = match state {
+            Some(4) | Some(2) if rejects_queries => "takes no queries (wsrep_reject_queries)".into(),
             Some(4) => return Ok(()),
             Some(2) if self.accepts_donor => return Ok(()),
-            Some(2) => "2, donor".to_owned(),
-            Some(state) => state.to_string(),
-            None => "unknown".to_owned(),
+            Some(2) => "not synced (state 2, donor)".to_owned(),
+            Some(state) => format!("not synced (state {state})"),
+            None => "not synced (state unknown)".to_owned(),
         };
         self.memory().observer.record(observation(None, version), now);
-        Err(Phase::Role.fail(format_args!("Galera node not synced (state {state})")))
+        Err(Phase::Role.fail(format_args!("Galera node {problem}")))
     }
 
     /// Keeps what is known of a server, and checks its role and, of a replica, the lag.

@@ -352,6 +352,12 @@ async fn a_galera_node_passes_only_in_sync() {
     sql(&server, "SET GLOBAL wsrep_desync=OFF");
     becomes(&strict, pass()).await;
 
+    // A node that takes no queries of clients.
+    sql(&server, "SET GLOBAL wsrep_reject_queries=ALL");
+    let rejects = fail("role: Galera node takes no queries (wsrep_reject_queries)");
+    assert_eq!(probe(&check(server.port)).await, rejects);
+    sql(&server, "SET GLOBAL wsrep_reject_queries=NONE");
+
     // A node that has lost the others answers all but writes.
     sql(&server, "SET GLOBAL wsrep_cluster_address='gcomm://127.0.0.1:1?pc.wait_prim=no'");
     for role in [Role::Any, Role::Primary, Role::Replica] {

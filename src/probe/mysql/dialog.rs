@@ -450,9 +450,9 @@ impl Dialog {
                 self.on_standing(standing, output)
             }
             Question::Galera => {
-                let state = query::galera_state(table);
-                self.mysql.check_galera(state, &self.version, self.now).map_err(Err)?;
                 let Some(standing) = self.standing else { return Err(Err(self.foreign(wire))) };
+                let state = (query::galera_state(table), standing.rejects_queries);
+                self.mysql.check_galera(state, &self.version, self.now).map_err(Err)?;
                 self.on_standing(standing, output)
             }
             Question::Lag(_) => {

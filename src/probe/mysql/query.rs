@@ -10,6 +10,7 @@
 //! | 4, in sync          | yes                   |
 //! | 2, donor or desynced| with `donor: true`    |
 //! | 0, 1, 3, others     | no, for any role      |
+//! | any, with `wsrep_reject_queries` | no, for any role |
 //!
 //! | SQL thread | IO thread | seconds behind | lag                   |
 //! | ---        | ---       | ---            | ---                   |
@@ -43,6 +44,8 @@ pub(super) enum Question {
 pub(super) enum Variables {
     #[default]
     All,
+    /// All but that for the queries that Galera rejects, in its first versions.
+    WithoutRejected,
     /// All but Galera's.
     WithoutGalera,
     /// Only `read_only`, in MySQL 5.5.
@@ -53,7 +56,8 @@ impl Variables {
     /// Returns the variables to try if one of these is unknown.
     pub(super) fn fewer(self) -> Option<Self> {
         match self {
-            Variables::All => Some(Variables::WithoutGalera),
+            Variables::All => Some(Variables::WithoutRejected),
+            Variables::WithoutRejected => Some(Variables::WithoutGalera),
             Variables::WithoutGalera => Some(Variables::ReadOnlyAlone),
             Variables::ReadOnlyAlone => None,
         }
@@ -73,6 +77,10 @@ impl Question {
     pub(super) fn statement(self) -> &'static str {
         match self {
             Question::Writable(Variables::All) => {
+                "SELECT @@global.read_only, @@global.innodb_read_only, @@global.wsrep_on, \
+                 @@global.wsrep_reject_queries"
+            }
+            Question::Writable(Variables::WithoutRejected) => {
                 "SELECT @@global.read_only, @@global.innodb_read_only, @@global.wsrep_on"
             }
             Question::Writable(Variables::WithoutGalera) => {
@@ -110,19 +118,24 @@ const GROUP_CHANNEL: &[u8] = b"group_replication_";
 pub(super) struct Standing {
     pub is_writable: bool,
     pub is_galera: bool,
+    /// True for a Galera node that takes no queries, by an administrator's word.
+    pub rejects_queries: bool,
 }
 
 /// Reads the answer for the variables. Returns none if it is none.
 pub(super) fn standing(table: &Table) -> Option<Standing> {
     let [row] = &table.rows[..] else { return None };
-    let mut are_on = row.iter().map(|value| value.as_deref().map(is_on));
-    let is_read_only = are_on.next()??;
-    let is_innodb_read_only = are_on.next().unwrap_or(Some(false))?;
-    let is_galera = are_on.next().unwrap_or(Some(false))?;
-    are_on
-        .next()
-        .is_none()
-        .then_some(Standing { is_writable: !is_read_only && !is_innodb_read_only, is_galera })
+    let values: Option<Vec<&[u8]>> = row.iter().map(Option::as_deref).collect();
+    let (is_read_only, others) = match values?[..] {
+        [read_only, ref others @ ..] if others.len() < 4 => (is_on(read_only), others.to_vec()),
+        _ => return None,
+    };
+    let other = |index: usize| others.get(index).copied();
+    Some(Standing {
+        is_writable: !is_read_only && !other(0).is_some_and(is_on),
+        is_galera: other(1).is_some_and(is_on),
+        rejects_queries: other(2).is_some_and(|value| value != b"NONE"),
+    })
 }
 
 /// Returns whether a variable has any value but off. New versions have more than two.
@@ -204,12 +217,15 @@ mod tests {
             (&["0", "0", "0"], true, false),
             (&["1", "0", "1"], false, true),
             (&["0", "0", "ON"], true, true),
+            (&["0", "0", "ON", "NONE"], true, true),
+            (&["0", "0", "ON", "ALL"], true, true),
         ] {
-            let expected = Some(Standing { is_writable, is_galera });
+            let rejects_queries = row.last() == Some(&"ALL");
+            let expected = Some(Standing { is_writable, is_galera, rejects_queries });
             assert_eq!(standing(&table(&[], &[row])), expected, "{row:?}");
         }
         let bad: [&[&[&str]]; 5] =
-            [&[], &[&["0"], &["0"]], &[&[]], &[&["NULL"]], &[&["0", "0", "0", "0"]]];
+            [&[], &[&["0"], &["0"]], &[&[]], &[&["NULL"]], &[&["0", "0", "0", "NONE", "0"]]];
         for rows in bad {
             assert_eq!(standing(&table(&[], rows)), None, "{rows:?}");
         }

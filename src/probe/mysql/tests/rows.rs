@@ -102,8 +102,10 @@ fn role_rows() -> Rows {
     let strict = || MysqlCheck { donor: false, ..check() };
     let standing = |values: &[&str]| session(&[writable(values)]);
     let node = |state: &str| session(&[writable(&["0", "0", "1"]), galera(state)]);
+    let with_rejects =
+        |what: &str, state: &str| session(&[writable(&["0", "0", "1", what]), galera(state)]);
     let unknown = || error(1193, "Unknown system variable 'wsrep_on'");
-    let old = |rest: &[Vec<u8>]| session(&[vec![unknown()], rest.to_vec()].concat());
+    let old = |rest: &[Vec<u8>]| session(&[vec![unknown(); 2], rest.to_vec()].concat());
     vec![
         (primary(), standing(&["0", "0", "0"]), ""),
         (primary(), standing(&["1", "0", "0"]), "role: read-only, not primary"),
@@ -121,6 +123,10 @@ fn role_rows() -> Rows {
         (check(), node("1"), "role: Galera node not synced (state 1)"),
         (check(), node("3"), "role: Galera node not synced (state 3)"),
         (check(), node("NULL"), "role: Galera node not synced (state unknown)"),
+        (check(), with_rejects("NONE", "4"), ""),
+        (check(), with_rejects("ALL", "4"), REJECTS),
+        (check(), with_rejects("ALL_KILL", "2"), REJECTS),
+        (check(), with_rejects("ALL", "0"), "role: Galera node not synced (state 0)"),
         (primary(), old(&[writable(&["0", "0"])]), ""),
         (primary(), old(&[writable(&["0", "1"])]), "role: read-only, not primary"),
         (primary(), old(&[unknown(), writable(&["0"])]), ""),
@@ -144,6 +150,7 @@ fn role_rows() -> Rows {
     ]
 }
 
+const REJECTS: &str = "role: Galera node takes no queries (wsrep_reject_queries)";
 const UNKNOWN_VARIABLE: &str = "role: 1193 \"Unknown system variable 'wsrep_on'\"";
 const STOPPING: &str = "role: 1053 \"Server shutdown in progress\"";
 const EXPIRED: &str = "?role: the password has expired (1820)";
