@@ -190,7 +190,7 @@ impl Mysql {
         now: Instant,
     ) -> ProbeResult<()> {
         let problem = match state {
-            Some(4) | Some(2) if rejects_queries => "takes no queries (wsrep_reject_queries)".into(),
+            Some(4 | 2) if rejects_queries => "takes no queries (wsrep_reject_queries)".into(),
             Some(4) => return Ok(()),
             Some(2) if self.accepts_donor => return Ok(()),
             Some(2) => "not synced (state 2, donor)".to_owned(),
