@@ -15,6 +15,8 @@ mod hostile;
 mod hostile_dns;
 #[path = "support/hostile_http.rs"]
 mod hostile_http;
+#[path = "limits/hostile_native.rs"]
+mod hostile_native;
 #[path = "limits/log.rs"]
 mod log;
 #[path = "support/name_server.rs"]

@@ -15,17 +15,17 @@ use super::hostile_http::{self, Row, TEXT, Then};
 use super::in_own_network;
 
 /// A config that grows by databases, each with addresses of its own.
-struct Config {
+pub(crate) struct Config {
     text: String,
     addresses: usize,
 }
 
 impl Config {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { text: "databases:\n".to_owned(), addresses: 0 }
     }
 
-    fn add(&mut self, service: &str, port: u16, addresses: usize, check: &str) {
+    pub(crate) fn add(&mut self, service: &str, port: u16, addresses: usize, check: &str) {
         writeln!(
             self.text,
             "- service: {service}\n  namespace: b\n  port: {port}\n  check: {check}\n  addresses:"
@@ -37,7 +37,7 @@ impl Config {
         self.addresses += addresses;
     }
 
-    fn write(&self) -> TempDir {
+    pub(crate) fn write(&self) -> TempDir {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("config.yaml"), &self.text).unwrap();
         folder
@@ -45,7 +45,7 @@ impl Config {
 }
 
 /// Serves each connection on a thread of its own. Returns the port.
-fn server(serve: impl Fn(TcpStream) + Clone + Send + 'static) -> u16 {
+pub(crate) fn server(serve: impl Fn(TcpStream) + Clone + Send + 'static) -> u16 {
     let listener = TcpListener::bind("0.0.0.0:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     thread::spawn(move || {
@@ -84,7 +84,7 @@ fn hostile(row: &Row) -> u16 {
 }
 
 /// Returns a field of the daemon's `/proc/PID/status`, in KiB.
-fn memory(daemon: &Daemon, name: &str) -> u64 {
+pub(crate) fn memory(daemon: &Daemon, name: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", daemon.id())).unwrap();
     let line = status.lines().find(|line| line.starts_with(name)).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
@@ -95,7 +95,7 @@ fn descriptors(daemon: &Daemon) -> usize {
 }
 
 /// Returns the probes of each target of a service with this result.
-fn probes(daemon: &Daemon, service: &str, result: &str) -> Vec<f64> {
+pub(crate) fn probes(daemon: &Daemon, service: &str, result: &str) -> Vec<f64> {
     let page = daemon.get("/metrics");
     let (service, result) = (format!("service=\"{service}\""), format!("result=\"{result}\""));
     let of_service =
@@ -105,12 +105,12 @@ fn probes(daemon: &Daemon, service: &str, result: &str) -> Vec<f64> {
 }
 
 /// Returns true once each of this many targets has passed this often.
-fn have_passed(daemon: &Daemon, service: &str, targets: usize, times: f64) -> bool {
+pub(crate) fn have_passed(daemon: &Daemon, service: &str, targets: usize, times: f64) -> bool {
     let probes = probes(daemon, service, "pass");
     probes.len() == targets && probes.iter().all(|passed| *passed >= times)
 }
 
-fn assert_is_well(daemon: &Daemon) {
+pub(crate) fn assert_is_well(daemon: &Daemon) {
     let health = daemon.get("/healthz");
     assert!(health.starts_with("HTTP/1.1 200 "), "{health}");
 }

@@ -404,7 +404,7 @@ impl Dialog {
                 self.step = Step::Answer(question, answer);
                 self.on_query_error(question, error)
             }
-            _ => verdicts::on_early_error(error),
+            _ => verdicts::on_early_error(error, &self.secrets()),
         };
         Err(Err(result))
     }

@@ -35,17 +35,16 @@ pub(super) fn not_spoken(plugin: Plugin, name: &[u8]) -> Verdict {
 }
 
 /// Returns the verdict on an error in place of the greeting.
-pub(super) fn on_early_error(error: &ServerError) -> Verdict {
+pub(super) fn on_early_error(error: &ServerError, secrets: &Secrets<'_>) -> Verdict {
     match error.code {
         1129 => Phase::Greeting
             .fail("this host is blocked (1129): FLUSH HOSTS on the server unblocks it"),
         1130 => Phase::Greeting
             .inconclusive("this host is not allowed (1130): create USER@'HOST' on the server"),
         1040 | 1203 | 1226 => {
-            Phase::Greeting.fail(format_args!("full: {}", quote_server(error.text, &Secrets::NONE)))
+            Phase::Greeting.fail(format_args!("full: {}", quote_server(error.text, secrets)))
         }
-        code => Phase::Greeting
-            .fail(format_args!("{code} {}", quote_server(error.text, &Secrets::NONE))),
+        code => Phase::Greeting.fail(format_args!("{code} {}", quote_server(error.text, secrets))),
     }
 }
 

@@ -238,7 +238,7 @@ impl Dialog {
         // a zero byte at its end, and no length.
         let end = text.iter().position(|byte| *byte == 0);
         let end = end.or((text.len() >= MAX_OLD_TEXT).then_some(text.len()))?;
-        Some(self.phase().fail(quote_server(text[..end].trim_ascii_end(), &Secrets::NONE)))
+        Some(self.phase().fail(quote_server(text[..end].trim_ascii_end(), &self.secrets())))
     }
 
     fn on_message(&mut self, message: &Message, wire: &[u8], output: &mut Vec<u8>) -> Flow {
