@@ -37,7 +37,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use self::brake::{Attempt, BRAKES, Brakes};
+use self::brake::{Attempt, BRAKES, Brakes, LastAttempt};
 use self::dialog::Dialog;
 use self::query::{Replay, ReplicaWord, Standing, Variables};
 use super::conversation::{ConnectFailure, Conversation, Protocol, TlsStart, Transport};
@@ -78,6 +78,7 @@ struct Memory {
     was_in_replication: bool,
     /// A digest of the version, which is short.
     version: u64,
+    last_attempt: LastAttempt,
 }
 
 impl NewProber for MysqlCheck {
@@ -100,7 +101,7 @@ impl Protocol for Mysql {
     ) -> ProbeResult<Box<dyn Conversation>> {
         let attempt = match self.take_attempt() {
             Some(attempt) => attempt,
-            None => self.brakes.admit_late(self.address, now)?,
+            None => self.brakes.admit_late(self.address, self.last_attempt(), now)?,
         };
         let user = self.credentials.user_without_nul()?.unwrap_or_default();
         let password = self.credentials.password()?;
@@ -114,7 +115,7 @@ impl Protocol for Mysql {
     fn server_speaks_first(&self, now: Instant) -> bool {
         // An attempt that never started would else be under way for ever.
         drop(self.take_attempt());
-        let is_admitted = self.brakes.admit(self.address, now);
+        let is_admitted = self.brakes.admit(self.address, self.last_attempt(), now);
         self.is_admitted.store(is_admitted, Ordering::Relaxed);
         is_admitted
     }
@@ -154,6 +155,14 @@ impl Mysql {
     fn take_attempt(&self) -> Option<Attempt> {
         let is_admitted = self.is_admitted.swap(false, Ordering::Relaxed);
         is_admitted.then(|| Attempt::new(self.brakes.clone(), self.address))
+    }
+
+    fn last_attempt(&self) -> LastAttempt {
+        self.memory().last_attempt
+    }
+
+    fn set_last_attempt(&self, last: LastAttempt) {
+        self.memory().last_attempt = last;
     }
 
     /// Returns the variables to ask a server of this version for.

@@ -209,6 +209,11 @@ pub(crate) fn is_of_login(reason: &str) -> bool {
     is_of(Phase::Auth, reason)
 }
 
+/// Returns whether the reason of a verdict is of TLS.
+pub(crate) fn is_of_tls(reason: &str) -> bool {
+    is_of(Phase::Tls, reason)
+}
+
 /// Returns whether the reason of a verdict is of the role of a server.
 pub(crate) fn is_of_role(reason: &str) -> bool {
     is_of(Phase::Role, reason)

@@ -37,13 +37,13 @@ struct Kind {
 #[derive(Clone)]
 enum Behavior {
     Silent,
-    /// It sends the words again and again.
+    /// Words that are sent again and again.
     Endless(Vec<u8>),
-    /// It sends the words a byte at a time.
+    /// Words that are sent a byte at a time.
     Slow(Vec<u8>),
-    /// It sends the words, and nothing more.
+    /// Words, and nothing more.
     Once(Vec<u8>),
-    /// It sends back what it gets.
+    /// The words of the client.
     Echo,
 }
 
@@ -215,7 +215,7 @@ fn assert_shows_no_harm(daemon: &Daemon) {
     let pages = ["/", "/metrics", "/api/v1/status"].map(|page| daemon.get(page));
     for text in [&daemon.log(), &pages[0], &pages[1], &pages[2]] {
         assert!(text.contains("hostile-redis-6"), "{text}");
-        for part in [SECRET, "hunter", "<script>\\u"] {
+        for part in [SECRET, "hunter"] {
             let line = text.lines().find(|line| line.contains(part));
             assert_eq!(line, None, "{part}");
         }

@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::certificates::Authority;
 use crate::fixtures::*;
 use crate::mysql::{ABORTED, REFUSED, check, prober_of};
-use crate::mysql_servers::{Product, sql, start, start_with_tls};
+use crate::mysql_servers::{Product, mariadb, sql, start, start_with_tls};
 use crate::servers::{Database, time_waits};
 
 #[tokio::test]
@@ -46,6 +46,29 @@ async fn a_thousand_probes_leave_no_trace() {
         assert_eq!(time_waits(port), 0, "{}", product.name);
         eventually("no connection is left", || connections(&server) == 1).await;
     }
+}
+
+#[tokio::test]
+async fn a_wrong_setting_of_one_check_fails_no_other() {
+    let server = start(&mariadb(), "").await;
+    let good = prober_of(&check(server.port));
+    assert_eq!(good.probe().await, pass());
+    // The server has no certificate.
+    let authority = Authority::new();
+    let tls = Some(authority.trusted());
+    let bad = prober_of(&MysqlCheck { tls, ..check(server.port) });
+    let refused = fail("tls: the server does not speak TLS");
+    for _ in 0..10 {
+        assert_eq!(bad.probe().await, refused);
+    }
+    // It has never been tried, and says nothing for the other.
+    let new = prober_of(&check(server.port));
+    let verdicts = [bad.probe().await, new.probe().await].map(|verdict| format!("{verdict:?}"));
+    assert!(verdicts[0].starts_with("Fail(\"tls: the server does not speak TLS (asked again in"));
+    assert!(verdicts[1].starts_with("Inconclusive(\"greeting: asked again in"), "{verdicts:?}");
+    assert_eq!(good.probe().await, pass());
+    assert_eq!(new.probe().await, pass());
+    assert_eq!(bad.probe().await, refused);
 }
 
 /// Returns the number of connections of a server, this one included.
@@ -166,9 +189,9 @@ async fn on_a_host_with_a_name() {
             assert!(held, "{}: {reason}", product.name);
             let errors = errors_of_host(&server);
             assert!((1..20).contains(&errors), "{}: {errors} errors", product.name);
-            // All checks of the address share the brake.
-            let verdict = at(&passing(server.port), PATIENT).probe().await;
-            assert!(format!("{verdict:?}").contains(note), "{verdict:?}");
+            // All checks of the address share the brake, but not the verdict on the certificate.
+            let verdict = format!("{:?}", at(&passing(server.port), PATIENT).probe().await);
+            assert!(verdict.starts_with("Inconclusive(\"greeting: asked again in "), "{verdict}");
         }
         let other = proxy_to(server.port).await;
         many_checks_at_once_do_not_block(&server, other).await;

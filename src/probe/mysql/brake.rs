@@ -16,6 +16,10 @@
 //!
 //! The server counts by host, so all checks of an address share one brake. Those that are under way
 //! when a server hangs all count, so only so many are at a time.
+//!
+//! The TLS settings of one check may be wrong, and those of another right. So a check that has
+//! logged in may ask once more although the brake holds, within the 40: another login sets the
+//! count back. A check that has not failed itself does not repeat the failed handshake of another.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -25,7 +29,7 @@ use std::time::{Duration, Instant};
 use crate::clock;
 use crate::health::Verdict;
 use crate::probe::conversation::ConnectFailure;
-use crate::probe::phase::Phase;
+use crate::probe::phase::{Phase, is_of_tls};
 
 /// The endings in a row after which the brake holds.
 const MAX_ENDINGS: u32 = 10;
@@ -64,6 +68,17 @@ struct Brake {
     verdict: Option<Verdict>,
 }
 
+/// The outcome of the newest attempt of one check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum LastAttempt {
+    /// There was none, or the server has refused the login.
+    #[default]
+    Unknown,
+    LoggedIn,
+    /// An attempt that is under way, or has not come to an end.
+    Failed,
+}
+
 /// The reason for which a check may not ask now.
 enum Wait {
     For(Duration),
@@ -83,8 +98,11 @@ impl Brake {
         Some(self.ended_at + pause)
     }
 
-    /// Returns the reason for which no other check may ask. None if one may.
-    fn wait(&self, now: Instant) -> Option<Wait> {
+    /// Returns the reason for which a check may not ask. None if it may.
+    fn wait(&self, last: LastAttempt, now: Instant) -> Option<Wait> {
+        if last == LastAttempt::LoggedIn && self.attempts + self.endings < MAX_ATTEMPTS {
+            return None;
+        }
         let until = self.held_until();
         let wait = until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
         if !wait.is_zero() {
@@ -95,7 +113,7 @@ impl Brake {
     }
 
     /// Returns the verdict of a check that may not ask.
-    fn repeat(&self, wait: &Wait) -> Verdict {
+    fn repeat(&self, wait: &Wait, last: LastAttempt) -> Verdict {
         let when = match wait {
             Wait::For(wait) => {
                 let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
@@ -105,7 +123,10 @@ impl Brake {
             Wait::Turn => format!("by {} other checks now", self.attempts),
         };
         let note = format!("asked {when}, as MySQL blocks hosts that do not finish");
-        match &self.verdict {
+        let is_of_another = |verdict: &&Verdict| {
+            last != LastAttempt::Failed && verdict.reason().is_some_and(is_of_tls)
+        };
+        match self.verdict.as_ref().filter(|verdict| !is_of_another(verdict)) {
             None => Phase::Greeting.inconclusive(note),
             Some(Verdict::Inconclusive(reason)) => {
                 Verdict::Inconclusive(format!("{reason} ({note})"))
@@ -124,10 +145,10 @@ impl Brake {
 
 impl Brakes {
     /// Returns whether the server may be asked now. If so, an attempt is under way.
-    pub(super) fn admit(&self, address: SocketAddr, now: Instant) -> bool {
+    pub(super) fn admit(&self, address: SocketAddr, last: LastAttempt, now: Instant) -> bool {
         let mut brakes = self.lock();
         let brake = brakes.entry(address).or_insert_with(|| Brake::new(now));
-        let is_admitted = brake.wait(now).is_none();
+        let is_admitted = brake.wait(last, now).is_none();
         brake.attempts += u32::from(is_admitted);
         is_admitted
     }
@@ -137,14 +158,15 @@ impl Brakes {
     pub(super) fn admit_late(
         self: &Arc<Self>,
         address: SocketAddr,
+        last: LastAttempt,
         now: Instant,
     ) -> Result<Attempt, Verdict> {
         let mut brakes = self.lock();
         let brake = brakes.entry(address).or_insert_with(|| Brake::new(now));
         // It has been connected to, which may be in time for the brake to hold.
         brake.unanswered = 0;
-        if let Some(wait) = brake.wait(now) {
-            return Err(brake.repeat(&wait));
+        if let Some(wait) = brake.wait(last, now) {
+            return Err(brake.repeat(&wait, last));
         }
         brake.attempts += 1;
         Ok(Attempt::new(self.clone(), address))

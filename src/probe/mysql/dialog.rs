@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::auth::{self, Plugin};
-use super::brake::Attempt;
+use super::brake::{Attempt, LastAttempt};
 use super::query::{self, Question, Replay, Standing};
 use super::table::{self, Answer, Read, RowRead, Table};
 use super::wire::{self, Greeting, Malformed, Packet, ServerError, capability};
@@ -85,6 +85,7 @@ impl Dialog {
         transport: Transport,
         now: Instant,
     ) -> Self {
+        mysql.set_last_attempt(LastAttempt::Failed);
         Self {
             mysql,
             user,
@@ -375,12 +376,16 @@ impl Dialog {
 
     fn on_logged_in(&mut self, output: &mut Vec<u8>) -> Step {
         self.attempt.succeed();
+        self.mysql.set_last_attempt(LastAttempt::LoggedIn);
         let variables = self.mysql.variables(&self.version);
         ask(Question::Writable(variables), output)
     }
 
     fn on_error(&mut self, error: &ServerError, output: &mut Vec<u8>) -> Flow {
         self.attempt.close();
+        if !matches!(self.step, Step::Answer(..)) {
+            self.mysql.set_last_attempt(LastAttempt::Unknown);
+        }
         let code = error.code;
         let result = match std::mem::replace(&mut self.step, Step::Greeting) {
             Step::Login(Login::GivenUp(verdict)) => {

@@ -27,12 +27,15 @@ fn count(brakes: &Arc<Brakes>, last: u8, verdict: Verdict, now: Instant) {
 }
 
 fn is_held(brakes: &Brakes, last: u8, now: Instant) -> bool {
-    brakes.lock().get(&address(last)).is_some_and(|brake| brake.wait(now).is_some())
+    brakes
+        .lock()
+        .get(&address(last))
+        .is_some_and(|brake| brake.wait(LastAttempt::Unknown, now).is_some())
 }
 
 /// Returns the verdict of a check that is not admitted.
 fn held(brakes: &Arc<Brakes>, now: Instant) -> Verdict {
-    brakes.admit_late(address(1), now).map(drop).expect_err("the brake holds")
+    brakes.admit_late(address(1), LastAttempt::Failed, now).map(drop).expect_err("the brake holds")
 }
 
 #[test]
@@ -55,7 +58,7 @@ fn the_last_verdict_is_repeated_with_the_time() {
     let reason = format!("auth: no answer in 2s {note}");
     assert_eq!(held(&brakes, last + 40 * SECOND), Verdict::Fail(reason.clone()));
     assert_eq!(held(&brakes, last + 40 * SECOND + SECOND / 2), Verdict::Fail(reason));
-    assert!(brakes.admit_late(address(1), last + 60 * SECOND).is_ok());
+    assert!(brakes.admit_late(address(1), LastAttempt::Failed, last + 60 * SECOND).is_ok());
     count(&brakes, 1, Verdict::Inconclusive("tls: a file is missing".into()), last);
     let reason = format!("tls: a file is missing {}", note.replace("20s", "1m 59s"));
     assert_eq!(held(&brakes, last + SECOND), Verdict::Inconclusive(reason));
@@ -90,10 +93,10 @@ fn after_a_pause_one_check_asks_at_a_time() {
     let (brakes, last) = after(10);
     let over = last + 60 * SECOND;
     let admit = |after| {
-        let is_admitted = brakes.admit(address(1), over + after);
+        let is_admitted = brakes.admit(address(1), LastAttempt::Unknown, over + after);
         is_admitted.then(|| Attempt::new(brakes.clone(), address(1)))
     };
-    assert!(!brakes.admit(address(1), over - SECOND));
+    assert!(!brakes.admit(address(1), LastAttempt::Unknown, over - SECOND));
     let first = admit(SECOND);
     assert!(first.is_some() && admit(SECOND).is_none());
     let Verdict::Fail(reason) = held(&brakes, over) else { panic!("no failure") };
@@ -107,8 +110,8 @@ fn after_a_pause_one_check_asks_at_a_time() {
     assert!(admit(SECOND).is_none());
     drop(third);
     let ended = brakes.lock()[&address(1)].ended_at;
-    assert!(!brakes.admit(address(1), ended + 119 * SECOND));
-    assert!(brakes.admit(address(1), ended + 120 * SECOND));
+    assert!(!brakes.admit(address(1), LastAttempt::Unknown, ended + 119 * SECOND));
+    assert!(brakes.admit(address(1), LastAttempt::Unknown, ended + 120 * SECOND));
 }
 
 #[test]
@@ -116,13 +119,13 @@ fn few_checks_are_under_way_at_a_time() {
     let brakes = Arc::new(Brakes::default());
     let now = clock::now();
     let admit = || {
-        let is_admitted = brakes.admit(address(1), now);
+        let is_admitted = brakes.admit(address(1), LastAttempt::Unknown, now);
         is_admitted.then(|| Attempt::new(brakes.clone(), address(1)).connected())
     };
     let begin = || (0..100).filter_map(|_| admit()).collect::<Vec<_>>();
     let first = begin();
     assert_eq!(first.len(), 40);
-    assert!(brakes.admit(address(2), now));
+    assert!(brakes.admit(address(2), LastAttempt::Unknown, now));
     let note = "asked by 40 other checks now, as MySQL blocks hosts that do not finish";
     let unknown = Verdict::Inconclusive(format!("greeting: {note}"));
     assert_eq!(held(&brakes, now), unknown);
@@ -150,11 +153,54 @@ fn few_checks_are_under_way_at_a_time() {
 }
 
 #[test]
+fn a_check_that_logged_in_asks_in_spite_of_another() {
+    let (brakes, last) = after(10);
+    let admit = |brakes: &Arc<Brakes>, before| brakes.admit(address(1), before, last + SECOND);
+    assert!(!admit(&brakes, LastAttempt::Unknown) && !admit(&brakes, LastAttempt::Failed));
+    assert!(admit(&brakes, LastAttempt::LoggedIn));
+    let mut hung = Attempt::new(brakes.clone(), address(1)).connected();
+    hung.open(Phase::Auth);
+    drop(hung);
+    assert_eq!(brakes.lock()[&address(1)].endings, 11);
+    assert!(admit(&brakes, LastAttempt::LoggedIn));
+    Attempt::new(brakes.clone(), address(1)).succeed();
+    assert!(admit(&brakes, LastAttempt::Unknown), "another login sets the count back");
+    assert!(!admit(&after(40).0, LastAttempt::LoggedIn));
+}
+
+#[test]
+fn checks_that_have_logged_in_do_not_add_up() {
+    let (brakes, last) = after(10);
+    let admit = || brakes.admit(address(1), LastAttempt::LoggedIn, last);
+    assert_eq!((0..300).filter(|_| admit()).count(), 30);
+    (0..30).for_each(|_| brakes.end(address(1), Outcome::Counted(late(), last)));
+    assert_eq!(brakes.lock()[&address(1)].endings, 40);
+    assert!(!admit());
+}
+
+#[test]
+fn no_check_repeats_the_failed_handshake_of_another() {
+    let (brakes, last) = after(0);
+    let refused = Verdict::Fail("tls: the server does not speak TLS".into());
+    (0..10).for_each(|_| count(&brakes, 1, refused.clone(), last));
+    let held = |before| {
+        brakes.admit_late(address(1), before, last).map(drop).expect_err("the brake holds")
+    };
+    let note = "asked again in 1m, as MySQL blocks hosts that do not finish";
+    let own = Verdict::Fail(format!("tls: the server does not speak TLS ({note})"));
+    assert_eq!(held(LastAttempt::Failed), own);
+    assert_eq!(held(LastAttempt::Unknown), Verdict::Inconclusive(format!("greeting: {note}")));
+    // A server that hangs does so for all.
+    count(&brakes, 1, late(), last);
+    assert!(matches!(held(LastAttempt::Unknown), Verdict::Fail(_)));
+}
+
+#[test]
 fn only_an_open_attempt_counts() {
     let brakes = Arc::new(Brakes::default());
     let endings = || brakes.lock().get(&address(1)).map_or(0, |brake| brake.endings);
     let attempt = || {
-        assert!(brakes.admit(address(1), clock::now()));
+        assert!(brakes.admit(address(1), LastAttempt::Unknown, clock::now()));
         Attempt::new(brakes.clone(), address(1)).connected()
     };
     drop(attempt());
