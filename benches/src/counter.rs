@@ -14,7 +14,7 @@ use crate::workload::{Kind, port};
 
 pub(crate) fn set_up() -> Result<()> {
     let rules = scratch()?.join("count.nft");
-    let (first, last) = (port::DRAIN, port::POSTGRES);
+    let (first, last) = (port::DRAIN, port::MONGODB);
     fs::write(
         &rules,
         format!(

@@ -47,7 +47,7 @@ const NAMES: &str = "names";
 /// The file of these figures.
 const NAMES_CLUSTER: &str = "names-cluster";
 
-const SERVED: [(u16, Behavior); 9] = [
+const SERVED: [(u16, Behavior); 10] = [
     (port::DRAIN, Behavior::Drain),
     (port::HTTP, Behavior::Http),
     (port::SILENT, Behavior::Silent),
@@ -57,6 +57,7 @@ const SERVED: [(u16, Behavior); 9] = [
     (port::REDIS, Behavior::Native(Protocol::Redis)),
     (port::MYSQL, Behavior::Native(Protocol::Mysql)),
     (port::POSTGRES, Behavior::Native(Protocol::Postgres)),
+    (port::MONGODB, Behavior::Native(Protocol::Mongodb)),
 ];
 
 fn main() -> ExitCode {

@@ -50,8 +50,9 @@ impl Settings {
     pub(crate) fn can(&self, who: Subject, kind: Kind) -> bool {
         match who {
             Subject::Before => self.before.is_some(),
-            // HAProxy does not log in to PostgreSQL, and neither does the bare loop.
-            Subject::Haproxy => !matches!(kind, Kind::Accept | Kind::PostgresLogin),
+            // HAProxy does not log in to PostgreSQL, and neither does the bare loop. It has no check
+            // of MongoDB.
+            Subject::Haproxy => !matches!(kind, Kind::Accept | Kind::PostgresLogin | Kind::Mongodb),
             Subject::Baseline => kind != Kind::PostgresLogin,
             Subject::Daemon => true,
         }

@@ -11,12 +11,14 @@ pub(crate) enum Protocol {
     Redis,
     Mysql,
     Postgres,
+    Mongodb,
 }
 
-/// The end of a client's connection, before its reset.
+/// The end of a client's connection. All have a reset.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Ending {
     None,
+    /// A FIN, whose answer causes the reset.
     Fin,
     Farewell(&'static [u8]),
 }
@@ -111,6 +113,28 @@ fn message(kind: u8, body: &[u8]) -> Vec<u8> {
     [&[kind], &length[..], body].concat()
 }
 
+/// The messages of MongoDB.
+struct Mongodb {
+    hello: Vec<u8>,
+    primary: Vec<u8>,
+}
+
+static MONGODB: LazyLock<Mongodb> = LazyLock::new(|| Mongodb {
+    hello: op_msg(1, 0, b"\x10hello\0\x01\0\0\0\x02$db\0\x06\0\0\0admin\0"),
+    primary: op_msg(
+        2,
+        1,
+        b"\x08isWritablePrimary\0\x01\x10maxWireVersion\0\x15\0\0\0\x01ok\0\0\0\0\0\0\0\xf0\x3f",
+    ),
+});
+
+/// Returns a message of MongoDB with these fields.
+fn op_msg(number: i32, answered: i32, fields: &[u8]) -> Vec<u8> {
+    let length = i32::try_from(fields.len()).expect("a short message");
+    let head = [length + 26, number, answered, 2013, 0].map(i32::to_le_bytes).concat();
+    [&head, &[0][..], &(length + 5).to_le_bytes(), fields, &[0]].concat()
+}
+
 impl Protocol {
     /// Returns the first word of the server; empty if the client has it.
     pub(crate) fn greeting(self) -> &'static [u8] {
@@ -123,6 +147,7 @@ impl Protocol {
             Self::Redis => vec![PING],
             Self::Mysql => vec![&MYSQL.login, &MYSQL.query],
             Self::Postgres => vec![&POSTGRES.startup],
+            Self::Mongodb => vec![&MONGODB.hello],
         }
     }
 
@@ -134,6 +159,7 @@ impl Protocol {
                 [&MYSQL.greeting, &MYSQL.ok, &MYSQL.table].iter().any(|it| *it == answer)
             }
             Self::Postgres => answer == POSTGRES.asks_for_scram,
+            Self::Mongodb => answer == MONGODB.primary,
         }
     }
 
@@ -142,7 +168,7 @@ impl Protocol {
         match self {
             Self::Redis => Ending::None,
             Self::Mysql => Ending::Farewell(QUIT),
-            Self::Postgres => Ending::Fin,
+            Self::Postgres | Self::Mongodb => Ending::Fin,
         }
     }
 
@@ -159,6 +185,8 @@ impl Protocol {
             (Self::Postgres, [b'p', _, _, _, _, body @ ..]) => scram_answer(body),
             (Self::Postgres, [b'Q', ..]) => Some(POSTGRES.row.clone()),
             (Self::Postgres, _) => None,
+            (Self::Mongodb, _) if message == MONGODB.hello => Some(MONGODB.primary.clone()),
+            (Self::Mongodb, _) => None,
         }
     }
 }
@@ -182,7 +210,7 @@ mod tests {
 
     #[test]
     fn the_bare_client_and_the_server_understand_each_other() {
-        for protocol in [Protocol::Redis, Protocol::Mysql, Protocol::Postgres] {
+        for protocol in [Protocol::Redis, Protocol::Mysql, Protocol::Postgres, Protocol::Mongodb] {
             let greeting = protocol.greeting();
             assert!(greeting.is_empty() || protocol.is_answer(greeting), "{protocol:?}");
             for request in protocol.requests() {

@@ -23,6 +23,7 @@ pub(crate) mod port {
     pub(crate) const REDIS: u16 = 7011;
     pub(crate) const MYSQL: u16 = 7012;
     pub(crate) const POSTGRES: u16 = 7013;
+    pub(crate) const MONGODB: u16 = 7014;
     /// The port of the daemon's pages.
     pub(crate) const PAGES: u16 = 7999;
 }
@@ -48,10 +49,12 @@ pub(crate) enum Kind {
     Postgres,
     /// Logs in to a PostgreSQL by SCRAM, and asks for its role.
     PostgresLogin,
+    /// Asks a MongoDB for its role.
+    Mongodb,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Tcp,
         Self::Accept,
         Self::Http,
@@ -60,6 +63,7 @@ impl Kind {
         Self::Mysql,
         Self::Postgres,
         Self::PostgresLogin,
+        Self::Mongodb,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -72,6 +76,7 @@ impl Kind {
             Self::Mysql => "mysql",
             Self::Postgres => "postgres",
             Self::PostgresLogin => "postgres with login and role",
+            Self::Mongodb => "mongodb",
         }
     }
 
@@ -81,6 +86,7 @@ impl Kind {
             Self::Redis => port::REDIS,
             Self::Mysql => port::MYSQL,
             Self::Postgres | Self::PostgresLogin => port::POSTGRES,
+            Self::Mongodb => port::MONGODB,
             Self::Tcp | Self::Accept | Self::Exec => port::DRAIN,
         }
     }
@@ -91,6 +97,7 @@ impl Kind {
             Self::Redis => Some(Protocol::Redis),
             Self::Mysql => Some(Protocol::Mysql),
             Self::Postgres | Self::PostgresLogin => Some(Protocol::Postgres),
+            Self::Mongodb => Some(Protocol::Mongodb),
             Self::Tcp | Self::Accept | Self::Http | Self::Exec => None,
         }
     }
@@ -105,6 +112,7 @@ impl Kind {
             Self::Mysql => "mysql: {user: checker}",
             Self::Postgres => "postgres: {}",
             Self::PostgresLogin => "postgres: {role: primary, password: secret}",
+            Self::Mongodb => "mongodb: {}",
         }
     }
 }
@@ -240,7 +248,7 @@ impl Workload {
             Kind::Redis => ("", "option redis-check"),
             Kind::Mysql => ("", "option mysql-check user checker"),
             Kind::Postgres | Kind::PostgresLogin => ("", "option pgsql-check user checker"),
-            Kind::Tcp | Kind::Accept => ("", ""),
+            Kind::Tcp | Kind::Accept | Kind::Mongodb => ("", ""),
             Kind::Http => {
                 ("", "option httpchk\n  http-check send meth GET uri / ver HTTP/1.1 hdr Host bench")
             }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddrV4;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -193,10 +193,9 @@ impl Loop {
     fn finish(&mut self, number: usize, passed: bool) {
         let socket = self.targets[number].socket.take();
         if let (Some(socket), Some(protocol), true) = (socket, self.protocol, passed) {
-            // The close that follows sends the reset.
             let _ = match protocol.ending() {
                 Ending::None => Ok(()),
-                Ending::Fin => net::shutdown(&socket, net::Shutdown::Write),
+                Ending::Fin => reset_after_fin(&socket),
                 Ending::Farewell(message) => {
                     net::send(&socket, message, SendFlags::NOSIGNAL).map(drop)
                 }
@@ -204,6 +203,27 @@ impl Loop {
         }
         self.failures += u64::from(!passed);
     }
+}
+
+/// Makes the close send a FIN, and a reset once that is acknowledged.
+#[allow(unsafe_code, reason = "no crate has this socket option")]
+fn reset_after_fin(socket: &OwnedFd) -> rustix::io::Result<()> {
+    let never: libc::c_int = -1;
+    let size = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the descriptor is open, and the kernel reads `size` bytes of `never`.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_LINGER2,
+            (&raw const never).cast(),
+            size,
+        )
+    };
+    if set != 0 {
+        return Err(Errno::INVAL);
+    }
+    sockopt::set_socket_linger(socket, None)
 }
 
 /// Returns true if the answer is complete. The targets send it in one piece.

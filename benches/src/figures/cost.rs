@@ -19,7 +19,9 @@ fn goal(kind: Kind, over: Subject) -> Option<f64> {
         (Kind::Http, Subject::Haproxy) => Some(0.95),
         (Kind::Exec, Subject::Baseline) => Some(1.05),
         (Kind::Redis | Kind::Mysql | Kind::Postgres, Subject::Haproxy) => Some(0.95),
-        (Kind::Redis | Kind::Mysql | Kind::Postgres, Subject::Baseline) => Some(1.3),
+        (Kind::Redis | Kind::Mysql | Kind::Postgres | Kind::Mongodb, Subject::Baseline) => {
+            Some(1.3)
+        }
         _ => None,
     }
 }

@@ -16,13 +16,14 @@ const LOGINS: usize = 5;
 /// Measures the cost with `targets` targets, and the rest with `many`.
 pub(super) fn rows(settings: &Settings, targets: usize, many: usize) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
-    for kind in [Kind::Redis, Kind::Mysql, Kind::Postgres] {
+    for kind in [Kind::Redis, Kind::Mysql, Kind::Postgres, Kind::Mongodb] {
         rows.extend(cost::rows(settings, kind, targets)?);
     }
     rows.extend(cost::rows(settings, Kind::PostgresLogin, targets / LOGINS)?);
     // Both at the same interval, as the number of checks in flight has a part in the memory.
     let every = |factor: u32| Settings { interval: factor * settings.interval, ..settings.clone() };
-    for (kind, factor) in [(Kind::Redis, 1), (Kind::Mysql, 2), (Kind::Postgres, 2)] {
+    let kinds = [(Kind::Redis, 1), (Kind::Mongodb, 1), (Kind::Mysql, 2), (Kind::Postgres, 2)];
+    for (kind, factor) in kinds {
         rows.extend(many_targets(&every(factor), kind, many)?);
     }
     Ok(rows)
