@@ -83,9 +83,11 @@ mod thread;
 /// Time between two turns of the loop when nothing happens.
 pub(crate) const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Time for which the monitor sleeps, and nothing wakes it, when the next try is due within it.
-/// With thousands of tries a second, a wake-up for each result would be a good part of all the
-/// work, and what is done in one go costs less, here and in the kernel.
+/// Time from one turn of the monitor to the next, and nothing wakes it before, when the next try is
+/// due within it. With thousands of tries a second, a wake-up for each result would be a good part
+/// of all the work, and what is done in one go costs less, here and in the kernel.
+///
+/// The tries of so long a time must be able to start together: the schedule allows that.
 const COALESCE_WINDOW: Duration = Duration::from_millis(2);
 
 /// Commands that may wait, besides one from each database at the start.
@@ -208,6 +210,7 @@ impl Monitor {
     /// Runs the loop until `stop` is dropped, or until no handle is left.
     pub(crate) fn run(mut self, mut stop: oneshot::Receiver<()>) -> io::Result<()> {
         while matches!(stop.try_recv(), Err(oneshot::error::TryRecvError::Empty)) {
+            let began = clock::now();
             let due = self.start_due();
             let reevaluate_at = self.reevaluate_due(clock::now());
             let next = due.into_iter().chain(self.reactor.deadline()).chain(reevaluate_at).min();
@@ -228,7 +231,8 @@ impl Monitor {
             self.advance_snapshot(now);
             self.evaluate_start_delay(now);
             if coalesces {
-                std::thread::sleep(COALESCE_WINDOW);
+                let turn = clock::now().saturating_duration_since(began);
+                std::thread::sleep(COALESCE_WINDOW.saturating_sub(turn));
             }
         }
         Ok(())

@@ -192,6 +192,10 @@ impl Exchange {
     pub(crate) fn new(mut conversation: Box<dyn Conversation>) -> Self {
         let mut output = Vec::with_capacity(OUTPUT_CAPACITY);
         conversation.begin(&mut output);
+        if output.is_empty() {
+            // Thousands may wait for the first word of their servers.
+            output = Vec::new();
+        }
         Self { conversation, output, sent: 0, rest: Vec::new(), received: 0, is_closed: false }
     }
 

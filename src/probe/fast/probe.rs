@@ -6,8 +6,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
+use rustix::event::PollFlags;
 use rustix::event::epoll::{self, EventData, EventFlags};
-use rustix::io::Errno;
 
 use super::check::{FastCheck, FastKind};
 use super::exchange::{Advance, FastExchange};
@@ -26,29 +26,70 @@ pub(super) struct FastProbe {
     /// Set by the slab that holds the probe.
     pub generation: u32,
     pub started: Instant,
+    /// True once the epoll instance has the socket.
+    pub is_watched: bool,
+    first_word: FirstWord,
     stage: Stage,
+}
+
+/// The side whose message comes first.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum FirstWord {
+    Client,
+    Server,
 }
 
 enum Stage {
     Connecting,
+    /// Connected to a server that speaks first. It may have thousands of clients before this one,
+    /// so nothing is allocated until it does.
+    AwaitingGreeting,
     Exchanging(FastExchange),
     /// Boxed, because most checks are of the other kinds.
     Conversing(Box<NativeExchange>),
 }
 
 impl FastProbe {
-    /// Starts to connect. Events of the socket carry `event_data`.
-    pub(super) fn start(
-        check: &Arc<FastCheck>,
-        token: usize,
-        now: Instant,
-        epoll: &OwnedFd,
-        event_data: u64,
-    ) -> ProbeResult<Self> {
-        let socket = connect(check, now, epoll, EventData::new_u64(event_data))
+    /// Starts to connect.
+    pub(super) fn start(check: &Arc<FastCheck>, token: usize, now: Instant) -> ProbeResult<Self> {
+        let first_word = match &check.kind {
+            FastKind::Native(protocol) if protocol.server_speaks_first(now) => FirstWord::Server,
+            _ => FirstWord::Client,
+        };
+        let socket = connect(check, first_word)
             .inspect_err(|verdict| check.on_connect_failure(verdict, now))?;
-        let check = check.clone();
-        Ok(Self { socket, check, token, generation: 0, started: now, stage: Stage::Connecting })
+        Ok(Self {
+            socket,
+            check: check.clone(),
+            token,
+            generation: 0,
+            started: now,
+            is_watched: false,
+            first_word,
+            stage: Stage::Connecting,
+        })
+    }
+
+    /// Adds the socket to an epoll instance. Its events carry `event_data`, and the first one comes
+    /// at once if there is anything to do.
+    pub(super) fn watch(&mut self, epoll: &OwnedFd, event_data: u64) -> ProbeResult<()> {
+        let events = match self.check.kind {
+            FastKind::HalfOpen | FastKind::FullHandshake => EventFlags::OUT,
+            FastKind::Http(_) | FastKind::Native(_) => EventFlags::OUT | EventFlags::IN,
+        };
+        // Closing the socket removes it from the epoll instance.
+        epoll::add(epoll, &self.socket, EventData::new_u64(event_data), events | EventFlags::ET)
+            .map_err(|errno| Phase::Connect.local_error(&errno.into()))?;
+        self.is_watched = true;
+        Ok(())
+    }
+
+    /// Returns the events that the probe waits for.
+    pub(super) fn awaited(&self) -> PollFlags {
+        match self.stage {
+            Stage::Connecting => PollFlags::IN | PollFlags::OUT,
+            Stage::AwaitingGreeting | Stage::Exchanging(_) | Stage::Conversing(_) => PollFlags::IN,
+        }
     }
 
     /// Continues as far as the socket allows after an event. `read_buf` is scratch space.
@@ -63,7 +104,14 @@ impl FastProbe {
                 self.check.on_connect_failure(&verdict, self.started);
                 return Advance::Ended(Err(verdict));
             }
-            self.stage = match self.first_stage() {
+            self.stage = Stage::AwaitingGreeting;
+        }
+        if matches!(self.stage, Stage::AwaitingGreeting) {
+            let has_spoken = EventFlags::IN | EventFlags::ERR | EventFlags::HUP;
+            if self.first_word == FirstWord::Server && !flags.intersects(has_spoken) {
+                return Advance::Waiting;
+            }
+            self.stage = match self.first_exchange() {
                 Ok(stage) => stage,
                 Err(verdict) => return Advance::Ended(Err(verdict)),
             };
@@ -77,8 +125,8 @@ impl FastProbe {
         }
     }
 
-    /// Returns the stage that follows the connect.
-    fn first_stage(&self) -> ProbeResult<Stage> {
+    /// Returns the stage in which the first message is sent or read.
+    fn first_exchange(&self) -> ProbeResult<Stage> {
         Ok(match &self.check.kind {
             FastKind::Native(protocol) => {
                 let conversation = protocol.clone().start(Transport::Plain, self.started)?;
@@ -90,9 +138,15 @@ impl FastProbe {
 
     /// Returns the verdict at the deadline, which ends the probe.
     pub(super) fn timed_out(&mut self) -> Verdict {
+        if matches!(self.stage, Stage::AwaitingGreeting) {
+            self.stage = match self.first_exchange() {
+                Ok(stage) => stage,
+                Err(verdict) => return verdict,
+            };
+        }
         let timed_out = |phase: Phase| to_verdict(phase.timed_out(self.check.timeout));
         match &mut self.stage {
-            Stage::Connecting => {
+            Stage::Connecting | Stage::AwaitingGreeting => {
                 let verdict = timed_out(Phase::Connect);
                 self.check.on_connect_failure(&verdict, self.started);
                 verdict
@@ -122,29 +176,13 @@ impl FastProbe {
 }
 
 /// Starts a connection that ends with a reset, at once and without TIME_WAIT on either side.
-fn connect(
-    check: &FastCheck,
-    now: Instant,
-    epoll: &OwnedFd,
-    event_data: EventData,
-) -> ProbeResult<OwnedFd> {
+fn connect(check: &FastCheck, first_word: FirstWord) -> ProbeResult<OwnedFd> {
     let socket = connect::socket(check.address)?;
-    let local_error = |errno: Errno| Phase::Connect.local_error(&errno.into());
-    let needs_ack = match &check.kind {
-        FastKind::FullHandshake => true,
-        FastKind::Native(protocol) => protocol.server_speaks_first(now),
-        FastKind::HalfOpen | FastKind::Http(_) => false,
-    };
-    if !needs_ack {
+    // Who speaks first must learn that the connection stands.
+    if first_word == FirstWord::Client && !matches!(check.kind, FastKind::FullHandshake) {
         connect::delay_ack(&socket)?;
     }
-    let events = match check.kind {
-        FastKind::HalfOpen | FastKind::FullHandshake => EventFlags::OUT,
-        FastKind::Http(_) | FastKind::Native(_) => EventFlags::OUT | EventFlags::IN,
-    };
     connect::start(&socket, check.address)?;
-    // Closing the socket removes it from the epoll instance.
-    epoll::add(epoll, &socket, event_data, events | EventFlags::ET).map_err(local_error)?;
     Ok(socket)
 }
 

@@ -38,16 +38,18 @@ async fn run(check: &Arc<FastCheck>) -> io::Result<Verdict> {
     }
     let mut deadline = std::pin::pin!(tokio::time::sleep_until((now + check.timeout).into()));
     let mut verdict = None;
+    // Epoll reports what is there already, too.
+    reactor.watch_all();
     loop {
-        tokio::select! {
-            () = tokio::task::yield_now(), if reactor.has_unread() => {}
-            ready = events.readable() => ready?.clear_ready(),
-            () = &mut deadline => {}
-        }
         reactor.wait(Duration::ZERO)?;
         reactor.drain(clock::now(), |completion| verdict = Some(completion.verdict))?;
         if let Some(verdict) = verdict {
             return Ok(verdict);
+        }
+        tokio::select! {
+            () = tokio::task::yield_now(), if reactor.has_unread() => {}
+            ready = events.readable() => ready?.clear_ready(),
+            () = &mut deadline => {}
         }
     }
 }
