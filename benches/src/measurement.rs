@@ -50,8 +50,8 @@ impl Settings {
     pub(crate) fn can(&self, who: Subject, kind: Kind) -> bool {
         match who {
             Subject::Before => self.before.is_some(),
-            // HAProxy does not log in to PostgreSQL, and neither does the bare loop. It has no check
-            // of MongoDB.
+            // HAProxy does not log in to PostgreSQL, and neither does the bare loop. It has no
+            // check of MongoDB.
             Subject::Haproxy => !matches!(kind, Kind::Accept | Kind::PostgresLogin | Kind::Mongodb),
             Subject::Baseline => kind != Kind::PostgresLogin,
             Subject::Daemon => true,
