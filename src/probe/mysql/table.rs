@@ -111,8 +111,7 @@ impl Row {
 
     fn read(&mut self, input: &mut &[u8], kept: &[bool]) -> RowRead {
         loop {
-            let is_kept = self.columns.checked_sub(1).is_some_and(|column| kept[column]);
-            self.take_value(input, is_kept);
+            self.take_value(input, kept);
             if self.value_left > 0 {
                 return RowRead::Waiting;
             }
@@ -143,7 +142,8 @@ impl Row {
     }
 
     /// Takes the part of the newest value that has come.
-    fn take_value(&mut self, input: &mut &[u8], is_kept: bool) {
+    fn take_value(&mut self, input: &mut &[u8], kept: &[bool]) {
+        let is_kept = self.columns.checked_sub(1).is_some_and(|column| kept[column]);
         let (part, rest) = input.split_at(input.len().min(self.value_left));
         if is_kept && let Some(Some(value)) = self.values.last_mut() {
             value.extend_from_slice(&part[..part.len().min(MAX_KEPT - value.len())]);
