@@ -50,6 +50,9 @@ const MAX_ATTEMPTS: u32 = 40;
 /// The time after which a server that is no longer probed is forgotten.
 const MAX_AGE: Duration = Duration::from_secs(3600);
 
+/// The room that the brakes keep, however few there are.
+const MIN_SHRUNK: usize = 256;
+
 /// The brakes of all servers that are being asked, or that have had an ending.
 #[derive(Default)]
 pub(super) struct Brakes(Mutex<HashMap<SocketAddr, Brake>>);
@@ -203,6 +206,10 @@ impl Brakes {
         }
         if brakes.get(&address).is_some_and(|brake| brake.attempts + brake.endings == 0) {
             brakes.remove(&address);
+            // At the start thousands may be under way, and later few.
+            if brakes.capacity() > 2 * MIN_SHRUNK && brakes.len() < brakes.capacity() / 8 {
+                brakes.shrink_to(MIN_SHRUNK);
+            }
         }
     }
 

@@ -235,3 +235,19 @@ fn servers_that_are_gone_are_forgotten() {
     count(&brakes, 2, late(), last + MAX_AGE);
     assert_eq!(brakes.lock().len(), 1);
 }
+
+#[test]
+fn the_brakes_shrink_when_few_checks_are_under_way() {
+    let brakes = Arc::new(Brakes::default());
+    let now = clock::now();
+    let servers = (0..5000).map(|port| SocketAddr::from(([10, 0, 0, 1], port)));
+    let attempts: Vec<_> = servers
+        .map(|server| {
+            assert!(brakes.admit(server, LastAttempt::Unknown, now));
+            Attempt::new(brakes.clone(), server)
+        })
+        .collect();
+    assert!(brakes.lock().capacity() >= 5000);
+    drop(attempts);
+    assert!(brakes.lock().capacity() <= 2 * MIN_SHRUNK, "{}", brakes.lock().capacity());
+}
