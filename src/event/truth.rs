@@ -9,7 +9,7 @@
 //! | mainte- | the maintenance of the target, or none                  | after a takeover    |
 //! | nance   |                                                         |                     |
 //! | checks  | the conclusiveness of the checks                        | after a takeover    |
-//! | role    | the lack of a role that the checks ask for, or its end     | after a takeover    |
+//! | role    | the lack of a role that the checks ask for, or its end  | after a takeover    |
 //! | name    | the result of the newest lookup                         | after a takeover    |
 //! | freeze  | the freeze, or its end                                  | after a takeover    |
 //!

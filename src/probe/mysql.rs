@@ -285,9 +285,10 @@ fn product(version: &str) -> Option<String> {
 fn replica_word(version: &str) -> ReplicaWord {
     let mut parts = number(version).split('.').map(|part| part.parse::<u32>().unwrap_or(0));
     let number = [(); 3].map(|()| parts.next().unwrap_or(0));
-    match !is_mariadb(version) && number >= [8, 0, 22] {
-        true => ReplicaWord::Replica,
-        false => ReplicaWord::Slave,
+    match is_mariadb(version) {
+        true if number >= [10, 0, 0] => ReplicaWord::AllSlaves,
+        false if number >= [8, 0, 22] => ReplicaWord::Replica,
+        _ => ReplicaWord::Slave,
     }
 }
 

@@ -205,6 +205,24 @@ async fn a_replica_that_lags_fails_and_a_lost_primary_ages_it() {
 }
 
 #[tokio::test]
+async fn each_primary_of_a_mariadb_counts() {
+    let server = start(&mariadb(), "--server-id=2").await;
+    let replicate = |name: &str, port: u16| {
+        let primary = format!("MASTER_HOST='127.0.0.1', MASTER_PORT={port}, MASTER_USER='copy'");
+        sql(&server, &format!("CHANGE MASTER '{name}' TO {primary}; START SLAVE '{name}'"));
+    };
+    sql(&server, "GRANT SLAVE MONITOR ON *.* TO checker@'%'; SET GLOBAL read_only=1");
+    replicate("one", 1);
+    let max_lag = Some(Duration::from_secs(600));
+    let prober = prober_of(&MysqlCheck { max_lag, ..of_role(server.port, Role::Replica) });
+    assert_eq!(prober.probe().await, pass());
+    assert!(shown(&prober).contains("(no link to its primary)"), "{}", shown(&prober));
+    replicate("two", 2);
+    sql(&server, "STOP SLAVE 'two' SQL_THREAD");
+    assert_eq!(prober.probe().await, fail("lag: replay is stopped"));
+}
+
+#[tokio::test]
 async fn the_long_state_of_a_replica_is_read() {
     for product in Product::all() {
         let settings = if product.is_mariadb() { "" } else { REPLICA_OF_MYSQL };

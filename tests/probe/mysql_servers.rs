@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use crate::certificates::Authority;
-use crate::servers::{Database, as_user, find, folder_for};
+use crate::servers::{Database, as_user, fetched, find, folder_for};
 
 /// The server program of one version.
 #[derive(Clone)]
@@ -30,18 +30,7 @@ pub(crate) fn mysql(version: &'static str) -> Option<Product> {
 }
 
 fn fetch(version: &str) -> Option<PathBuf> {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/stand-ins/mysql/fetch.sh");
-    let output = Command::new(script).arg(version).output().unwrap();
-    let (text, errors) = (
-        String::from_utf8_lossy(&output.stdout).trim().to_owned(),
-        String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-    );
-    assert!(matches!(output.status.code(), Some(0 | 2)), "{output:?}");
-    if output.status.success() {
-        return Some(text.into());
-    }
-    eprintln!("skipped: {errors}");
-    None
+    fetched(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/stand-ins/mysql/fetch.sh"), &[version])
 }
 
 impl Product {

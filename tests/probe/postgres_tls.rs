@@ -184,6 +184,7 @@ async fn a_login_through_a_proxy_of_tls_is_refused() {
         }
     }
 }
+
 #[tokio::test]
 async fn a_login_to_a_pooler_without_a_binding_passes() {
     let (product, authority) = (Product::debian(), Authority::new());

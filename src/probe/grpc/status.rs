@@ -3,7 +3,6 @@
 use hyper::header::HeaderMap;
 
 use crate::health::Verdict;
-
 use crate::probe::phase::{Phase, ProbeResult};
 use crate::probe::server_text::{Secrets, quote_server};
 

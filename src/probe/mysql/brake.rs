@@ -53,9 +53,16 @@ const MAX_AGE: Duration = Duration::from_secs(3600);
 /// The room that the brakes keep, however few there are.
 const MIN_SHRUNK: usize = 256;
 
+/// The time between two searches for servers to forget. One at each ending would take quadratic
+/// time when thousands of servers hang.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
+
 /// The brakes of all servers that are being asked, or that have had an ending.
 #[derive(Default)]
-pub(super) struct Brakes(Mutex<HashMap<SocketAddr, Brake>>);
+pub(super) struct Brakes {
+    by_address: Mutex<HashMap<SocketAddr, Brake>>,
+    swept_at: Mutex<Option<Instant>>,
+}
 
 /// The brakes of this process.
 pub(super) static BRAKES: LazyLock<Arc<Brakes>> = LazyLock::new(Arc::default);
@@ -94,11 +101,16 @@ impl Brake {
         Self { attempts: 0, endings: 0, unanswered: 0, ended_at: now, verdict: None }
     }
 
+    /// Returns the time after the last ending in which the server is not asked. None if it may be
+    /// asked at any time.
+    fn pause(&self) -> Option<Duration> {
+        let above = self.endings.checked_sub(MAX_ENDINGS)?;
+        Some(FIRST_PAUSE.saturating_mul(1 << above.min(10)).min(MAX_PAUSE))
+    }
+
     /// Returns the time at which the server may be asked again. None if it may at any time.
     fn held_until(&self) -> Option<Instant> {
-        let above = self.endings.checked_sub(MAX_ENDINGS)?;
-        let pause = FIRST_PAUSE.saturating_mul(1 << above.min(10)).min(MAX_PAUSE);
-        Some(self.ended_at + pause)
+        Some(self.ended_at + self.pause()?)
     }
 
     /// Returns the reason for which a check may not ask. None if it may.
@@ -117,26 +129,44 @@ impl Brake {
 
     /// Returns the verdict of a check that may not ask.
     fn repeat(&self, wait: &Wait, last: LastAttempt) -> Verdict {
-        let when = match wait {
+        let is_of_another = |verdict: &&Verdict| {
+            last != LastAttempt::Failed && verdict.reason().is_some_and(is_of_tls)
+        };
+        let verdict = self.verdict.as_ref().filter(|verdict| !is_of_another(verdict));
+        let note = |when| format!("asked {when}, as MySQL blocks hosts that do not finish");
+        match verdict {
+            Some(Verdict::Fail(reason)) => {
+                Verdict::Fail(format!("{reason} ({})", note(self.next_attempt(wait))))
+            }
+            Some(Verdict::Inconclusive(reason)) => {
+                Verdict::Inconclusive(format!("{reason} ({})", note(self.vague_next_attempt(wait))))
+            }
+            Some(Verdict::Pass) | None => {
+                Phase::Greeting.inconclusive(note(self.vague_next_attempt(wait)))
+            }
+        }
+    }
+
+    /// Returns the time or the author of the next attempt in words.
+    fn next_attempt(&self, wait: &Wait) -> String {
+        match wait {
             Wait::For(wait) => {
                 let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
                 format!("again in {}", humantime::format_duration(Duration::from_secs(seconds)))
             }
             Wait::Turn if self.attempts == 1 => "by another check now".to_owned(),
             Wait::Turn => format!("by {} other checks now", self.attempts),
-        };
-        let note = format!("asked {when}, as MySQL blocks hosts that do not finish");
-        let is_of_another = |verdict: &&Verdict| {
-            last != LastAttempt::Failed && verdict.reason().is_some_and(is_of_tls)
-        };
-        match self.verdict.as_ref().filter(|verdict| !is_of_another(verdict)) {
-            None => Phase::Greeting.inconclusive(note),
-            Some(Verdict::Inconclusive(reason)) => {
-                Verdict::Inconclusive(format!("{reason} ({note})"))
+        }
+    }
+
+    /// Returns the same in words that stay as they are from probe to probe. An inconclusive verdict
+    /// with another reason is a line in the log, and later an Event.
+    fn vague_next_attempt(&self, wait: &Wait) -> String {
+        match (wait, self.pause()) {
+            (Wait::For(_), Some(pause)) => {
+                format!("again in at most {}", humantime::format_duration(pause))
             }
-            Some(verdict) => {
-                Verdict::Fail(format!("{} ({note})", verdict.reason().unwrap_or_default()))
-            }
+            _ => "by other checks now".to_owned(),
         }
     }
 
@@ -200,8 +230,10 @@ impl Brakes {
             Outcome::Counted(verdict, now) => {
                 (brake.endings, brake.unanswered) = (brake.endings.saturating_add(1), 0);
                 (brake.ended_at, brake.verdict) = (now, Some(verdict));
-                let is_new = |at: Instant| now.saturating_duration_since(at) < MAX_AGE;
-                brakes.retain(|_, brake| brake.attempts > 0 || is_new(brake.ended_at));
+                if self.begins_sweep(now) {
+                    let is_new = |at: Instant| now.saturating_duration_since(at) < MAX_AGE;
+                    brakes.retain(|_, brake| brake.attempts > 0 || is_new(brake.ended_at));
+                }
             }
         }
         if brakes.get(&address).is_some_and(|brake| brake.attempts + brake.endings == 0) {
@@ -213,8 +245,18 @@ impl Brakes {
         }
     }
 
+    /// Returns whether it is time for a sweep. If so, it counts as made.
+    fn begins_sweep(&self, now: Instant) -> bool {
+        let mut swept_at = self.swept_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = swept_at.is_none_or(|at| now.saturating_duration_since(at) >= SWEEP_INTERVAL);
+        if is_due {
+            *swept_at = Some(now);
+        }
+        is_due
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<SocketAddr, Brake>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.by_address.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

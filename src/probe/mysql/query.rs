@@ -68,8 +68,10 @@ impl Variables {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ReplicaWord {
     Replica,
-    /// MySQL before 8.0.22, and MariaDB.
+    /// MySQL before 8.0.22.
     Slave,
+    /// MariaDB, which has a row for each primary only in this statement.
+    AllSlaves,
 }
 
 impl Question {
@@ -90,8 +92,10 @@ impl Question {
             Question::Galera => "SHOW GLOBAL STATUS LIKE 'wsrep_local_state'",
             Question::Lag(ReplicaWord::Replica) => "SHOW REPLICA STATUS",
             Question::Lag(ReplicaWord::Slave) => "SHOW SLAVE STATUS",
+            Question::Lag(ReplicaWord::AllSlaves) => "SHOW ALL SLAVES STATUS",
         }
     }
+
     /// Returns the names of the columns that are needed. Empty if all are.
     pub(super) fn columns(self) -> &'static [&'static [u8]] {
         match self {

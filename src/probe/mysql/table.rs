@@ -3,7 +3,7 @@
 //! The state of a replica is one row, which may hold long texts and sets of transactions. A check
 //! needs none of them, so it reads a row value by value and keeps the beginning of a few.
 
-use super::wire::{self, ValueHead};
+use super::wire::{self, RowHead, ValueHead};
 
 /// The most bytes that are kept of a value. None that a check knows is longer.
 const MAX_KEPT: usize = 64;
@@ -67,7 +67,7 @@ pub(super) fn read(answer: Answer, body: &[u8], wanted: &[&[u8]]) -> Option<Read
 /// The effect of more input on the rows of a table.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum RowRead {
-    /// The next packet is no row, or its beginning has not come.
+    /// The next packet is no row.
     None,
     /// The rest of the row has not come. All input is taken but for a few bytes.
     Waiting,
@@ -78,10 +78,14 @@ pub(super) enum RowRead {
 impl Answer {
     /// Takes as much of a row from the front of the input as has come.
     pub(super) fn read_row(&mut self, input: &mut &[u8]) -> RowRead {
-        if let Answer::Rows(table) = self
-            && let Some(length) = wire::take_row_head(input)
-        {
-            *self = Answer::Row(Row::new(length), std::mem::take(table));
+        if let Answer::Rows(table) = self {
+            match wire::take_row_head(input) {
+                RowHead::None => return RowRead::None,
+                RowHead::Incomplete => return RowRead::Waiting,
+                RowHead::Length(length) => {
+                    *self = Answer::Row(Row::new(length), std::mem::take(table));
+                }
+            }
         }
         let Answer::Row(row, table) = self else { return RowRead::None };
         let read = row.read(input, &table.kept);

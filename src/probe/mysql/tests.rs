@@ -348,8 +348,9 @@ fn the_variables_of_a_version_are_remembered() {
 #[test]
 fn versions_have_their_names_and_their_words() {
     for (version, shown, word) in [
-        (MARIADB, "MariaDB 10.11.19", ReplicaWord::Slave),
-        ("11.4.5-MariaDB-log", "MariaDB 11.4.5", ReplicaWord::Slave),
+        (MARIADB, "MariaDB 10.11.19", ReplicaWord::AllSlaves),
+        ("11.4.5-MariaDB-log", "MariaDB 11.4.5", ReplicaWord::AllSlaves),
+        ("5.5.68-MariaDB", "MariaDB 5.5.68", ReplicaWord::Slave),
         ("8.0.12", "MySQL 8.0.12", ReplicaWord::Slave),
         ("8.0.22-commercial", "MySQL 8.0.22", ReplicaWord::Replica),
         ("8.4.0", "MySQL 8.4.0", ReplicaWord::Replica),

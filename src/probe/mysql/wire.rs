@@ -174,17 +174,29 @@ pub(super) fn column_name(mut body: &[u8]) -> Option<&[u8]> {
     take_value(&mut body)
 }
 
-/// Takes the head of a packet that is a row, and returns the row's length. Returns none, and takes
-/// nothing, if the packet is no row or its first byte has not come.
-pub(super) fn take_row_head(input: &mut &[u8]) -> Option<usize> {
-    let (&[a, b, c, _, first], _) = input.split_first_chunk()?;
+/// The bytes before the values of a row.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum RowHead {
+    /// The packet is no row.
+    None,
+    /// The first byte of the packet's content has not come.
+    Incomplete,
+    Length(usize),
+}
+
+/// Takes the head of a packet that is a row. Takes nothing if it is none, or not complete.
+pub(super) fn take_row_head(input: &mut &[u8]) -> RowHead {
+    let Some((&[a, b, c, _], rest)) = input.split_first_chunk() else { return RowHead::Incomplete };
     let length = u32::from_le_bytes([a, b, c, 0]) as usize;
-    let is_end = first == 0xfe && length < 9;
-    let is_row = length > 0 && first != 0xff && !is_end;
-    if is_row {
-        *input = &input[4..];
+    match rest.first() {
+        _ if length == 0 => return RowHead::None,
+        None => return RowHead::Incomplete,
+        Some(0xff) => return RowHead::None,
+        Some(0xfe) if length < 9 => return RowHead::None,
+        Some(_) => {}
     }
-    is_row.then_some(length)
+    *input = rest;
+    RowHead::Length(length)
 }
 
 /// Takes a text that ends with a zero byte.

@@ -72,6 +72,16 @@ fn a_long_state_of_a_replica_is_read_in_little_memory() {
     assert_eq!(run(&check(), &role.chunks(4096).collect::<Vec<_>>()).0, Err(over));
 }
 
+#[test]
+fn a_long_row_may_come_in_two_pieces() {
+    let answer = session(&[writable(&["1", "0", "0"]), long_replication(20_000, 1)]);
+    let row = answer.windows(4).position(|head| head == b"\x51\x9c\0\x03").expect("a row");
+    for at in 0..row + 20 {
+        let (first, second) = answer.split_at(at);
+        assert_eq!(run(&with_lag(), &[first, second]).0, Ok(()), "{at}");
+    }
+}
+
 /// Returns the state of a replica with values as long as those of large servers.
 fn long_replication(length: usize, rows: usize) -> Vec<u8> {
     let names = [

@@ -84,12 +84,12 @@ fn login_rows() -> Rows {
     ]
 }
 
-/// Returns a request for another way to log in, with too few random bytes.
 /// Returns a question of PAM, which MariaDB sends after a wrong answer too.
 fn prompt() -> Vec<u8> {
     packet(4, b"\x04Password: ")
 }
 
+/// Returns a request for another way to log in, with too few random bytes.
 fn short_switch() -> Vec<u8> {
     packet(2, b"\xfemysql_native_password\0short\0")
 }
