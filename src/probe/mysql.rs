@@ -54,6 +54,9 @@ const PRODUCT: &str = "MySQL";
 /// The longest version that is shown.
 const MAX_VERSION_LENGTH: usize = 20;
 
+/// The user and the password of a check.
+type UserAndPassword = (Arc<[u8]>, Option<Arc<[u8]>>);
+
 /// The protocol of one MySQL.
 struct Mysql {
     address: SocketAddr,
@@ -99,13 +102,13 @@ impl Protocol for Mysql {
         transport: Transport,
         now: Instant,
     ) -> ProbeResult<Box<dyn Conversation>> {
-        let attempt = match self.take_attempt() {
+        let admitted = self.take_attempt();
+        let login = self.login()?;
+        let attempt = match admitted {
             Some(attempt) => attempt,
             None => self.brakes.admit_late(self.address, self.last_attempt(), now)?,
         };
-        let user = self.credentials.user_without_nul()?.unwrap_or_default();
-        let password = self.credentials.password()?;
-        Ok(Box::new(Dialog::new(self, attempt, (user, password), transport, now)))
+        Ok(Box::new(Dialog::new(self, attempt, login, transport, now)))
     }
 
     fn tls_start(&self) -> TlsStart {
@@ -115,6 +118,10 @@ impl Protocol for Mysql {
     fn server_speaks_first(&self, now: Instant) -> bool {
         // An attempt that never started would else be under way for ever.
         drop(self.take_attempt());
+        // A server counts a greeting that gets no answer.
+        if self.login().is_err() {
+            return false;
+        }
         let is_admitted = self.brakes.admit(self.address, self.last_attempt(), now);
         self.is_admitted.store(is_admitted, Ordering::Relaxed);
         is_admitted
@@ -155,6 +162,12 @@ impl Mysql {
     fn take_attempt(&self) -> Option<Attempt> {
         let is_admitted = self.is_admitted.swap(false, Ordering::Relaxed);
         is_admitted.then(|| Attempt::new(self.brakes.clone(), self.address))
+    }
+
+    /// Returns the user and the password.
+    fn login(&self) -> ProbeResult<UserAndPassword> {
+        let user = self.credentials.user_without_nul()?.unwrap_or_default();
+        Ok((user, self.credentials.password()?))
     }
 
     fn last_attempt(&self) -> LastAttempt {

@@ -8,7 +8,7 @@ use super::brake::{Attempt, LastAttempt};
 use super::query::{self, Question, Replay, Standing};
 use super::table::{self, Answer, Read, RowRead, Table};
 use super::wire::{self, Greeting, Malformed, Packet, ServerError, capability};
-use super::{Mysql, PRODUCT, is_mariadb, replica_word, verdicts};
+use super::{Mysql, PRODUCT, UserAndPassword, is_mariadb, replica_word, verdicts};
 use crate::health::Verdict;
 use crate::probe::conversation::{Conversation, Ending, MAX_RECEIVED, Transport};
 use crate::probe::observation::Lag;
@@ -81,7 +81,7 @@ impl Dialog {
     pub(super) fn new(
         mysql: Arc<Mysql>,
         attempt: Attempt,
-        (user, password): (Arc<[u8]>, Option<Arc<[u8]>>),
+        (user, password): UserAndPassword,
         transport: Transport,
         now: Instant,
     ) -> Self {

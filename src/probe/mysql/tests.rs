@@ -400,6 +400,20 @@ fn what_mysql_counts_holds_the_brake() {
 }
 
 #[test]
+fn without_a_login_no_server_is_made_to_greet() {
+    let long = "x".repeat(10_000);
+    for (user, password) in [("", ""), ("a\0b", ""), (&long[..], ""), ("checker", &long[..])] {
+        let value = |text: &str| ValueSource::Literal(text.into());
+        let mysql =
+            mysql(&MysqlCheck { user: value(user), password: Some(value(password)), ..check() });
+        assert!(!mysql.server_speaks_first(clock::now()), "{user}");
+        let started = mysql.clone().start(Transport::Plain, clock::now()).map(drop);
+        let Err(Verdict::Inconclusive(reason)) = started else { panic!("{started:?}") };
+        assert!(reason.starts_with("files: the "), "{reason}");
+    }
+}
+
+#[test]
 fn no_user_and_no_password_is_shown() {
     for (check, answer, _) in rows() {
         let shown = format!("{:?}", run(&check, &[&answer]).0);
