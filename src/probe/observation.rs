@@ -296,7 +296,8 @@ mod tests {
         let same = share(of(0));
         assert!(Arc::ptr_eq(&same, &share(of(0))));
         let others: Vec<_> = (1..2 * MAX_SHARED).map(|product| share(of(product))).collect();
-        assert_eq!(SHARED.lock().unwrap().len(), MAX_SHARED);
+        // Other tests may have dropped some of theirs meanwhile.
+        assert!(SHARED.lock().unwrap().len() <= MAX_SHARED);
         assert_eq!(*others[2 * MAX_SHARED - 2], of(2 * MAX_SHARED - 1), "one of its own");
         drop(others);
         assert!(Arc::ptr_eq(&share(of(3 * MAX_SHARED)), &share(of(3 * MAX_SHARED))));
