@@ -90,6 +90,10 @@ pub(crate) const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
 /// The tries of so long a time must be able to start together: the schedule allows that.
 const COALESCE_WINDOW: Duration = Duration::from_millis(2);
 
+/// The shortest timeout of a check whose answers may wait for the next turn. A conversation may
+/// have a dozen answers.
+const MIN_COALESCED_TIMEOUT: Duration = Duration::from_millis(100);
+
 /// Commands that may wait, besides one from each database at the start.
 const COMMAND_CAPACITY: usize = 64;
 
@@ -201,6 +205,12 @@ fn entries(database: &Database) -> usize {
     database.addresses.len() + database.names.len()
 }
 
+/// Returns whether nothing wakes the monitor for the rest of a turn, which would else wait so long.
+fn coalesces(wait: Duration, shortest_timeout: Option<Duration>) -> bool {
+    (Duration::from_nanos(1)..=COALESCE_WINDOW).contains(&wait)
+        && shortest_timeout.is_none_or(|timeout| timeout >= MIN_COALESCED_TIMEOUT)
+}
+
 impl Monitor {
     /// Returns a waker of the loop.
     fn waker(&self) -> Waker {
@@ -218,7 +228,7 @@ impl Monitor {
                 next.saturating_duration_since(clock::now()).min(HEARTBEAT_INTERVAL)
             });
             let wait = if self.has_backlog() { Duration::ZERO } else { wait };
-            let coalesces = (Duration::from_nanos(1)..=COALESCE_WINDOW).contains(&wait);
+            let coalesces = coalesces(wait, self.reactor.shortest_timeout());
             self.reactor.wait(if coalesces { Duration::ZERO } else { wait })?;
             let now = clock::now();
             self.heartbeat.record(now);

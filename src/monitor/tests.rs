@@ -51,3 +51,17 @@ async fn results_of_the_reactor_and_of_tasks_do_not_delay_each_other() {
         "results of tasks do not delay those of the reactor"
     );
 }
+
+#[test]
+fn a_turn_takes_its_time_unless_a_check_has_little() {
+    let long = Some(MIN_COALESCED_TIMEOUT);
+    for (wait, shortest_timeout, expected) in [
+        (Duration::ZERO, long, false),
+        (Duration::from_nanos(1), long, true),
+        (COALESCE_WINDOW, None, true),
+        (COALESCE_WINDOW + Duration::from_nanos(1), long, false),
+        (COALESCE_WINDOW, Some(Duration::from_millis(10)), false),
+    ] {
+        assert_eq!(coalesces(wait, shortest_timeout), expected, "{wait:?} {shortest_timeout:?}");
+    }
+}

@@ -25,6 +25,14 @@ impl Deadlines {
         self.0.values().filter_map(|queue| queue.front()).map(|(deadline, _)| *deadline).min()
     }
 
+    /// Returns the shortest timeout of a probe in flight.
+    pub(super) fn shortest_timeout(&mut self, probes: &Slab) -> Option<Duration> {
+        self.0.iter_mut().find_map(|(timeout, queue)| {
+            drop_ended(queue, probes);
+            (!queue.is_empty()).then_some(*timeout)
+        })
+    }
+
     /// Removes and returns the probes in flight whose deadline has come.
     pub(super) fn take_expired(&mut self, now: Instant, probes: &Slab) -> Vec<ProbeId> {
         let mut expired = Vec::new();

@@ -57,7 +57,7 @@ impl NativeExchange {
     }
 
     /// Prepares the connection for its close, so that it ends as the protocol wants it.
-    fn end(&mut self, socket: &OwnedFd, result: &ProbeResult<()>) {
+    pub(super) fn end(&mut self, socket: &OwnedFd, result: &ProbeResult<()>) {
         self.exchange.on_result(result);
         native::end(socket, self.exchange.ending());
     }

@@ -162,6 +162,17 @@ impl FastProbe {
         }
     }
 
+    /// Ends the probe by an error of this host.
+    pub(super) fn on_local_error(&mut self, verdict: &Verdict) {
+        match &mut self.stage {
+            Stage::Connecting | Stage::AwaitingGreeting => {
+                self.check.on_connect_failure(verdict, self.started);
+            }
+            Stage::Exchanging(_) => {}
+            Stage::Conversing(exchange) => exchange.end(&self.socket, &Err(verdict.clone())),
+        }
+    }
+
     /// Returns the outcome of the connect, once the socket has an event.
     fn check_connected(&self, flags: EventFlags, first_ephemeral_port: u16) -> ProbeResult<()> {
         if flags.intersects(EventFlags::ERR | EventFlags::HUP) {

@@ -136,6 +136,11 @@ impl Reactor {
         self.deadlines.earliest(&self.probes)
     }
 
+    /// Returns the shortest timeout of a probe in flight.
+    pub(crate) fn shortest_timeout(&mut self) -> Option<Duration> {
+        self.deadlines.shortest_timeout(&self.probes)
+    }
+
     /// Blocks until a probe has an event, the waker is used, or `timeout` has passed.
     ///
     /// The kernel rounds the timeout up to a millisecond: what is due within one is best done
@@ -174,8 +179,10 @@ impl Reactor {
         }
         let backlog = self.handle_events(now, &mut complete)?;
         for id in self.deadlines.take_expired(now, &self.probes) {
-            // The answer may have come in time, and its event waits behind others.
-            let completion = if backlog { self.advance_pending(id) } else { None };
+            // The answer may have come in time, and its event waits behind others, or epoll does
+            // not watch for it.
+            let may_be_ready = backlog || self.probes.get(id).is_some_and(|it| !it.is_watched);
+            let completion = if may_be_ready { self.advance_pending(id) } else { None };
             completion.or_else(|| self.expire(id)).into_iter().for_each(&mut complete);
         }
         Ok(())
@@ -190,7 +197,9 @@ impl Reactor {
     fn watch(&mut self, id: ProbeId) {
         let Some(probe) = self.probes.get_mut(id) else { return };
         if let Err(verdict) = probe.watch(&self.epoll, id.to_u64()) {
-            let Some(FastProbe { token, started, .. }) = self.probes.remove(id) else { return };
+            let Some(mut probe) = self.probes.remove(id) else { return };
+            probe.on_local_error(&verdict);
+            let FastProbe { token, started, .. } = probe;
             self.refused.push(Completion { token, verdict, started });
         }
     }
