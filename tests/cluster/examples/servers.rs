@@ -61,7 +61,16 @@ impl Server {
     }
 
     /// Waits until an attempt succeeds. Prints the log if none does.
-    pub(super) async fn ready(&mut self, mut attempt: impl AsyncFnMut() -> Result<(), String>) {
+    pub(super) async fn ready(&mut self, attempt: impl AsyncFnMut() -> Result<(), String>) {
+        let ended = self.ready_or_ended(attempt).await;
+        assert!(ended.is_none(), "{}", ended.unwrap_or_default());
+    }
+
+    /// Waits until an attempt succeeds, or until the process has ended, and returns how it ended.
+    async fn ready_or_ended(
+        &mut self,
+        mut attempt: impl AsyncFnMut() -> Result<(), String>,
+    ) -> Option<String> {
         let process = self.process.as_mut().expect("the server runs");
         let mut ended = None;
         eventually(STARTED, self.name, async || {
@@ -73,7 +82,7 @@ impl Server {
             }
         })
         .await;
-        assert!(ended.is_none(), "{ended:?}\n{}", process.log_tail());
+        ended.map(|ended| format!("{ended:?}\n{}", process.log_tail()))
     }
 }
 
@@ -280,13 +289,22 @@ pub(super) async fn patroni(ips: [IpAddr; 2]) -> Patroni {
         // The second one clones the first, so it starts when the first is the primary.
         let role = if index == 0 { "/primary" } else { "/replica" };
         let api = std::net::SocketAddr::new(ip, 8008);
-        server
-            .ready(async || match http::get(api, role).await {
-                Ok((200, _)) => Ok(()),
-                Ok((status, body)) => Err(format!("{status}: {body}")),
-                Err(error) => Err(error.to_string()),
-            })
-            .await;
+        let mut has_role = async || match http::get(api, role).await {
+            Ok((200, _)) => Ok(()),
+            Ok((status, body)) => Err(format!("{status}: {body}")),
+            Err(error) => Err(error.to_string()),
+        };
+        // Patroni gives a bootstrap up that a busy machine delays, and cleans up behind itself.
+        // Services restart it then.
+        for _ in 0..2 {
+            if server.ready_or_ended(&mut has_role).await.is_some() {
+                server.kill().await;
+                // It says that the bootstrap has failed, and trials look for such traces.
+                std::fs::remove_file(&server.log).expect("a log");
+                server.restart();
+            }
+        }
+        server.ready(has_role).await;
         nodes.push(server);
     }
     Patroni { nodes, _etcd: etcd }
