@@ -23,7 +23,7 @@ const BURST: f64 = 8.0;
 
 /// The lateness of a timer that does not count as a backlog. The monitor has a turn every two
 /// milliseconds, and often one a little late: tries of a shorter time would fall behind for ever.
-const TIMER_SLACK: Duration = Duration::from_millis(4);
+const TIMER_SLACK: Duration = Duration::from_millis(3);
 
 /// The key of a target in the schedule. The key of a removed target is used again.
 pub(crate) type TargetKey = usize;
