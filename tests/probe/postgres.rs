@@ -144,6 +144,8 @@ async fn promote_replica(primary: &Database, replica: &Database) {
     let verdict = probe(&check(primary, Role::Primary, None)).await;
     assert_eq!(verdict, fail("role: primary, but read-only"));
     sql(primary, "ALTER ROLE checker RESET default_transaction_read_only");
+    let settings = "SELECT count(*) FROM pg_db_role_setting";
+    eventually("the replica has no setting either", || sql(replica, settings) == "0").await;
 
     let prober = prober(CheckKind::Postgres(fresh.clone()), PATIENT);
     assert_eq!(prober.probe().await, pass());
